@@ -1,0 +1,71 @@
+"""Configuration: YAML in, frozen and checked values out.
+
+::
+
+    file.yaml ──extends──▶ parent.yaml          --set a.b=v
+         └──────── load.read_layers ────────────────┘
+                          │  one plain mapping
+                          ▼
+            schema (pydantic, unknown keys refused)  ──▶ PreprocessConfig · TokenizerConfig · TrainConfig
+                          │                                        │
+             reference (the written page)                 fingerprint (what decides the bytes)
+
+Everything may import this package; it imports only ``errors``.
+"""
+
+from lmbatch.config.fingerprint import differences, fingerprint, identity
+from lmbatch.config.load import dump_yaml, load_config
+from lmbatch.config.preprocess import (
+    BudgetConfig,
+    CleaningConfig,
+    CorpusConfig,
+    PreprocessConfig,
+    ShardsConfig,
+    SplitConfig,
+    TasksConfig,
+    TokenizerRef,
+)
+from lmbatch.config.tokenizer import TokenizerConfig
+from lmbatch.config.train import (
+    BatchConfig,
+    CacheConfig,
+    DataConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SamplesConfig,
+    SaveConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "BatchConfig",
+    "BudgetConfig",
+    "CacheConfig",
+    "CleaningConfig",
+    "CorpusConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PreprocessConfig",
+    "RunConfig",
+    "SamplesConfig",
+    "SaveConfig",
+    "ScheduleConfig",
+    "ShardsConfig",
+    "SplitConfig",
+    "TasksConfig",
+    "TokenizerConfig",
+    "TokenizerRef",
+    "TrainConfig",
+    "differences",
+    "dump_yaml",
+    "fingerprint",
+    "identity",
+    "load_config",
+]

@@ -1,0 +1,105 @@
+"""The config of one corpus: where it lies, how it is read, cleaned, split, tokenized and cut into tasks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from lmbatch.config.base import Bytes, Section, operational
+
+Format = Literal["json_array", "json_lines", "csv", "txt_lines", "txt_files", "parquet", "dataset"]
+
+
+class CorpusConfig(Section):
+    """The raw corpus and the way from its records to documents."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the corpus, used in paths.")
+    format: Format = Field(description="How the input files are laid out.")
+    raw: str = operational(description="Folder or URI under which the input files lie (RAW= and --raw override it).")
+    include: tuple[str, ...] = Field(description="Glob patterns under `raw`; `**` crosses folders.")
+    exclude: tuple[str, ...] = Field((), description="Glob patterns under `raw` that are left out.")
+    text_fields: tuple[str, ...] = Field(("text",), description="Fields whose texts, joined, make the document.")
+    text_separator: str = Field("\n", description="What stands between two text fields.")
+    id_field: str | None = Field(None, description="Field that identifies a document; without it, its text does.")
+    metadata_fields: tuple[str, ...] = Field((), description="Fields kept as metadata for filters and reports.")
+    missing_text: Literal["quarantine", "drop"] = Field(
+        "quarantine", description="A record without text: quarantined (counts against the budget) or dropped by name."
+    )
+    splittable: bool = Field(True, description="May a file be cut into byte ranges, where its format allows it?")
+    max_record_bytes: Bytes = Field(
+        16 * 2**20, description="A longer record is quarantined unread; it bounds a worker's memory."
+    )
+    dataset_split: str | None = Field(None, description="Split of a `datasets` folder that has several.")
+    csv_delimiter: str = Field(",", min_length=1, max_length=1, description="Field delimiter of CSV files.")
+    first_records: int | None = Field(None, gt=0, description="Take only the first N records of each file.")
+    obtain: str = operational("", description="How to get this corpus; printed when no input is found.")
+
+    @field_validator("include", "text_fields")
+    @classmethod
+    def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("must name at least one")
+        return value
+
+
+class CleaningConfig(Section):
+    """What is done to a text before it is tokenized."""
+
+    preset: Literal["none"] = Field("none", description="`none` leaves every text as it is.")
+
+
+class TokenizerRef(Section):
+    """A tokenizer folder and the token that ends a document."""
+
+    path: str = operational(description="A Hugging Face tokenizer folder (tokenizer.json, or vocab.txt for BERT).")
+    eod: str | None = Field(
+        None, description="Token that ends a document; by default the folder's own eos_token. It must exist."
+    )
+
+
+class SplitConfig(Section):
+    """Train and validation, told apart by a hash of the document's identity."""
+
+    validation_fraction: float = Field(0.005, ge=0.0, lt=1.0, description="Share of documents for validation.")
+    salt: str = Field("lmbatch", description="Change it to draw another validation set.")
+
+
+class ShardsConfig(Section):
+    """The token shards."""
+
+    dtype: Literal["auto", "uint16", "int32"] = Field(
+        "auto", description="auto: uint16 if the largest token id fits, else int32."
+    )
+    max_bytes: Bytes = Field(256 * 2**20, description="A task starts a new shard before this many bytes of tokens.")
+
+
+class TasksConfig(Section):
+    """How the input is cut into tasks."""
+
+    bytes: Bytes = Field(512 * 2**20, description="Target size of a task in bytes of input; small files are grouped.")
+
+
+class BudgetConfig(Section):
+    """How much may be quarantined before a run fails instead of finishing with holes."""
+
+    max_quarantined_fraction: float = Field(0.001, ge=0.0, le=1.0, description="Share of records.")
+    max_quarantined_records: int = Field(100, ge=0, description="This many are always allowed.")
+
+
+class PreprocessConfig(Section):
+    """A corpus config: `lmbatch preprocess --config configs/corpora/NAME.yaml`."""
+
+    corpus: CorpusConfig
+    cleaning: CleaningConfig = CleaningConfig()
+    tokenizer: TokenizerRef
+    split: SplitConfig = SplitConfig()
+    shards: ShardsConfig = ShardsConfig()
+    tasks: TasksConfig = TasksConfig()
+    budget: BudgetConfig = operational(BudgetConfig(), description="Error budget.")
+    store: str = operational(
+        "", description="Where shards and receipts go (file:// or s3://); empty: data/shards/NAME under the "
+        "current folder (STORE= and --store override it)."
+    )  # fmt: skip
+    retries: int = operational(2, ge=0, description="How often a failed task is tried again before the run fails.")
+    spool: str | None = operational(None, description="Local folder for shards on their way; default: the system's.")

@@ -1,0 +1,144 @@
+"""The config of a training run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from lmbatch.config.base import Bytes, Section, operational
+
+
+class RunConfig(Section):
+    """The run: its name and its folder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the run.")
+    dir: str = Field("runs", description="Local folder that holds the runs.")
+    accept_changes: bool = Field(
+        False, description="Resume although settings that decide the numbers differ from the checkpoint's."
+    )
+
+
+class CacheConfig(Section):
+    """Local copies of shards that lie in object storage."""
+
+    dir: str | None = Field(None, description="Folder; default: $XDG_CACHE_HOME/lmbatch or ~/.cache/lmbatch.")
+    max_bytes: Bytes = Field(200 * 2**30, description="The least recently used shards are removed beyond this.")
+
+
+class DataConfig(Section):
+    """What is trained on, and in which order."""
+
+    store: str = operational(description="The store that holds manifest.json.")
+    digest: str | None = Field(None, description="Refuse any other manifest than this one (sha256:…).")
+    sequence_length: int = Field(gt=0, description="Tokens that the model sees at once.")
+    shuffle: Literal["global", "windowed"] = Field(
+        "global", description="global: one permutation of all samples (all shards local or cached); windowed: shards "
+        "in shuffled order, samples shuffled within a window of them (bounded disk)."
+    )  # fmt: skip
+    window_shards: int = Field(8, gt=0, description="Shards in a window (windowed only).")
+    prefetch: int = operational(4, ge=1, description="Batches read ahead in the background.")
+    cache: CacheConfig = operational(CacheConfig(), description="Local copies of remote shards.")
+
+
+class ModelConfig(Section):
+    """Architecture by name; everything in `config` goes to the transformers config class of that name."""
+
+    type: str = Field(description="transformers model type: gpt2, llama, qwen2, bloom, …")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="Its own settings. Vocabulary, context and special ids are filled in."
+    )
+
+
+class OptimizerConfig(Section):
+    """AdamW; biases, norms and embeddings of rank one are not decayed."""
+
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="Decay rates of the moments.")
+    eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
+    weight_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of matrices.")
+    clip_norm: float | None = Field(1.0, gt=0, description="Global gradient norm is clipped to this; null: never.")
+
+
+class ScheduleConfig(Section):
+    """The learning rate as a function of the step."""
+
+    name: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="Shape after the warm-up.")
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up from zero.")
+    decay_steps: int | None = Field(None, gt=0, description="Steps of decay; wsd: of its last phase (default 10 %).")
+    min_lr_ratio: float = Field(0.0, ge=0, le=1, description="Floor, as a share of the peak.")
+
+
+class BatchConfig(Section):
+    """The global batch does not depend on the number of processes; micro-batches are what fits in memory."""
+
+    size: int = Field(gt=0, description="Samples per optimizer step, over all processes.")
+    micro: int = operational(gt=0, description="Samples per forward pass on one process.")
+
+
+class EvaluateConfig(Section):
+    """Loss on the validation split during training."""
+
+    every: int = Field(0, ge=0, description="Steps between two evaluations; 0: only at the end.")
+    batches: int = Field(20, ge=0, description="Batches of `batch.micro` samples at most; 0: no evaluation at all.")
+
+
+class GenerateConfig(Section):
+    """How text is generated."""
+
+    max_new_tokens: int = Field(100, gt=0, description="Tokens generated at most.")
+    temperature: float = Field(1.0, ge=0, description="0 takes the likeliest token.")
+    top_k: int = Field(0, ge=0, description="Only the k likeliest tokens; 0: all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Only the smallest set of tokens with this much probability.")
+    num_beams: int = Field(1, ge=1, description="Beams; 1: none.")
+    no_repeat_ngram_size: int = Field(0, ge=0, description="No n-gram of this size twice; 0: allowed.")
+    repetition_penalty: float = Field(1.0, gt=0, description="Above 1 makes seen tokens less likely.")
+    seed: int = Field(0, ge=0, description="Seed of the sampling.")
+
+
+class SamplesConfig(Section):
+    """Texts generated during training."""
+
+    every: int = Field(0, ge=0, description="Steps between two rounds; 0: only at the end.")
+    prompts: tuple[str, ...] = Field((), description="Prompts; none: no samples.")
+    generate: GenerateConfig = GenerateConfig(max_new_tokens=60, temperature=0.8, top_k=50)
+
+
+class SaveConfig(Section):
+    """Checkpoints."""
+
+    every: int = Field(500, gt=0, description="Steps between two checkpoints.")
+    keep: int = Field(2, ge=2, description="Newest valid checkpoints kept; never fewer than two.")
+    store: str | None = Field(None, description="Object store that committed checkpoints are copied to as well.")
+
+
+class TrainConfig(Section):
+    """A training config: `accelerate launch … -m lmbatch.train --config configs/train/NAME.yaml`."""
+
+    run: RunConfig = operational(description="Name and folder.")
+    data: DataConfig
+    tokenizer: str | None = operational(None, description="Tokenizer folder that the manifest must have been made "
+                                        "with; default: the copy that lies beside the manifest.")  # fmt: skip
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    batch: BatchConfig
+    steps: int | None = Field(None, gt=0, description="Optimizer steps in all; this or `epochs`.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the training split; this or `steps`.")
+    precision: Literal["launcher", "fp32", "bf16", "fp16"] = Field(
+        "launcher", description="launcher: what the accelerate config says."
+    )
+    seed: int = Field(0, description="Seed of initialisation, sample order and dropout.")
+    evaluate: EvaluateConfig = operational(EvaluateConfig(), description="Validation during training.")
+    samples: SamplesConfig = operational(SamplesConfig(), description="Texts generated during training.")
+    save: SaveConfig = operational(SaveConfig(), description="Checkpoints.")
+    log_every: int = operational(10, gt=0, description="Steps between two lines of progress.")
+    tensorboard: bool = operational(True, description="Write TensorBoard events into the run folder.")
+    peak_flops: float | None = operational(None, gt=0, description="Peak FLOP/s of one device, for MFU; "
+                                           "default: known GPUs by name, none on a CPU.")  # fmt: skip
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of `steps` and `epochs`")
+        return self

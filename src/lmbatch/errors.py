@@ -1,0 +1,132 @@
+"""The exception tree, and the exit code that belongs to each branch.
+
+Every message says what failed, where (file, byte, record, key), and what to do about it.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: stopped after saving, run me again
+
+
+class LmbatchError(Exception):
+    """Base of every error that lmbatch raises on purpose.
+
+    ``remedy`` is the sentence that tells the user what to do; it is printed on a line of its own.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  remedy: {self.remedy}" if self.remedy else self.message
+
+
+class ConfigError(LmbatchError):
+    """A config file, a ``--set`` or a combination of settings is wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class UsageError(LmbatchError):
+    """A command was called in a way that cannot work."""
+
+    exit_code = EXIT_USAGE
+
+
+# ── store ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+class StoreError(LmbatchError):
+    """A store did not do what was asked, after every retry."""
+
+
+class ObjectNotFoundError(StoreError):
+    """There is no object of that name."""
+
+
+class StoreAccessError(StoreError):
+    """The store refused the credentials, or there are none."""
+
+
+class StoreFullError(StoreError):
+    """No space is left where the bytes should go."""
+
+
+class UnsafeStoreError(StoreError):
+    """The store ignores conditional writes, so publish-once would silently overwrite."""
+
+
+# ── corpus, tokens, shards ───────────────────────────────────────────────────────────────────────────────────────────
+class CorpusError(LmbatchError):
+    """An input file cannot be read as the format that its corpus names."""
+
+
+class InputMissingError(CorpusError):
+    """There is no input where the corpus says it should be."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputChangedError(CorpusError):
+    """An input file is no longer the one that was planned."""
+
+
+class ErrorBudgetError(CorpusError):
+    """More records had to be set aside than the budget allows."""
+
+
+class TokenizerError(LmbatchError):
+    """A tokenizer folder is unusable, or is not the one that wrote the shards."""
+
+
+class VocabularyError(TokenizerError):
+    """A token id does not fit the dtype of the shards or the vocabulary of the model."""
+
+
+class ShardError(LmbatchError):
+    """A shard's bytes are not what its index or receipt says."""
+
+
+# ── preprocess ───────────────────────────────────────────────────────────────────────────────────────────────────────
+class PlanError(LmbatchError):
+    """A plan cannot be made, or the store holds another one."""
+
+
+class TaskError(LmbatchError):
+    """A preprocessing task failed for good."""
+
+
+class VerifyError(LmbatchError):
+    """The bytes in the store are not what the receipts and the manifest say."""
+
+
+# ── checkpoint, training, inference ──────────────────────────────────────────────────────────────────────────────────
+class CheckpointError(LmbatchError):
+    """A checkpoint cannot be written, or the one that was named is not valid."""
+
+
+class ResumeError(CheckpointError):
+    """A run cannot go on from its checkpoints, for the reason given."""
+
+
+class RunBusyError(LmbatchError):
+    """Another process is training into the same run folder."""
+
+
+class NonFiniteLossError(LmbatchError):
+    """The loss or the gradient became NaN or infinite."""
+
+
+class LaunchError(LmbatchError):
+    """The processes that were started are not the ones that were asked for."""
+
+
+class StopRequested(LmbatchError):  # noqa: N818  (a request, not an error)
+    """Work was stopped on request, after saving."""
+
+    exit_code = EXIT_REQUEUE

@@ -1,0 +1,205 @@
+"""The two stored documents that stages meet through: a task's receipt and a corpus's manifest.
+
+Both are plain JSON. A receipt says which bytes a task committed; the manifest is built from receipts alone and
+carries the digest that training pins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from lmbatch.config.base import Section, operational
+from lmbatch.config.fingerprint import canonical_json, identity
+from lmbatch.errors import StoreError
+
+FORMAT_VERSION = 1
+MANIFEST_KEY = "manifest.json"
+PLAN_KEY = "plan.json"
+TOKENIZER_PREFIX = "tokenizer/"
+RECEIPTS_PREFIX = "receipts/"
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+class FileEntry(Section):
+    """One stored object and what its bytes must be."""
+
+    key: str
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class ShardEntry(Section):
+    """One token shard: ``bin`` and ``idx`` in Megatron-LM's format, ``docs`` tells where each document came from.
+
+    ``tokens`` counts the EOD tokens too; ``text_bytes`` is UTF-8 bytes of the documents' texts (for bits per byte).
+    """
+
+    split: Split
+    tokens: int = Field(ge=0)
+    documents: int = Field(ge=0)
+    text_bytes: int = Field(ge=0)
+    bin: FileEntry
+    idx: FileEntry
+    # Parquet's bytes change with the library that writes them, so the digest leaves them out.
+    docs: FileEntry = operational()
+
+
+class Ledger(Section):
+    """The conservation ledger: every record that came in went out, was dropped by name, or was quarantined."""
+
+    records: int = Field(0, ge=0)
+    documents: dict[str, int] = Field(default_factory=dict)  # by split
+    dropped: dict[str, int] = Field(default_factory=dict)  # by reason
+    quarantined: dict[str, int] = Field(default_factory=dict)  # by reason
+
+    @property
+    def documents_out(self) -> int:
+        """Documents that were written, over all splits."""
+        return sum(self.documents.values())
+
+    @property
+    def records_dropped(self) -> int:
+        """Records that a rule left out on purpose."""
+        return sum(self.dropped.values())
+
+    @property
+    def records_quarantined(self) -> int:
+        """Records that could not be read."""
+        return sum(self.quarantined.values())
+
+    @property
+    def missing(self) -> int:
+        """Records that came in and are nowhere; anything but 0 is a bug or a damaged receipt."""
+        return self.records - self.documents_out - self.records_dropped - self.records_quarantined
+
+    @staticmethod
+    def total(ledgers: Iterable[Ledger]) -> Ledger:
+        """The sum of ledgers, key by key, keys in sorted order."""
+        records = 0
+        sums: dict[str, dict[str, int]] = {"documents": {}, "dropped": {}, "quarantined": {}}
+        for ledger in ledgers:
+            records += ledger.records
+            for name, into in sums.items():
+                for key, count in getattr(ledger, name).items():
+                    into[key] = into.get(key, 0) + count
+        return Ledger(records=records, **{name: dict(sorted(counts.items())) for name, counts in sums.items()})
+
+
+class PieceReceipt(Section):
+    """What a task saw of one of its pieces.
+
+    ``first`` and ``end`` are the positions that the reader really began and stopped at; neighbours must meet.
+    """
+
+    path: str
+    start: int
+    end: int
+    first_position: int
+    end_position: int
+    records: int
+
+
+class Receipt(Section):
+    """A task's proof of work: done means these bytes."""
+
+    format_version: int = FORMAT_VERSION
+    task: str
+    plan: str  # fingerprint of the plan
+    attempt: str  # unique to one attempt; no part of the result
+    engine: str  # what tokenized
+    pieces: tuple[PieceReceipt, ...]
+    shards: tuple[ShardEntry, ...]
+    quarantine: FileEntry | None = None
+    ledger: Ledger
+    seconds: float = Field(ge=0)
+    cpu_seconds: float = Field(ge=0)
+    peak_memory_bytes: int = Field(ge=0)
+    input_bytes: int = Field(ge=0)
+
+
+class TokenizerEntry(Section):
+    """The tokenizer that the shards were written with; its files lie under ``tokenizer/``."""
+
+    fingerprint: str
+    size: int  # entries, added tokens included
+    largest_id: int
+    eod_token: str
+    eod_id: int
+    files: tuple[FileEntry, ...] = ()
+
+
+class Manifest(Section):
+    """The corpus as training sees it. Shards stand in the order of their tasks."""
+
+    format_version: int = FORMAT_VERSION
+    corpus: str
+    config: str  # fingerprint of the preprocessing config
+    dtype: Literal["uint16", "int32"]
+    tokenizer: TokenizerEntry
+    shards: tuple[ShardEntry, ...]
+    ledger: Ledger
+    digest: str = operational("")
+
+    def of(self, split: Split) -> tuple[ShardEntry, ...]:
+        """The shards of one split, in order."""
+        return tuple(shard for shard in self.shards if shard.split == split)
+
+    def tokens(self, split: Split) -> int:
+        """Tokens of one split, EOD included."""
+        return sum(shard.tokens for shard in self.of(split))
+
+    def computed_digest(self) -> str:
+        """``sha256:<hex>`` of the content: no place, time, attempt or number of workers is in it."""
+        return "sha256:" + hashlib.sha256(canonical_json(identity(self))).hexdigest()
+
+    def sealed(self) -> Manifest:
+        """The same manifest with its digest filled in."""
+        return self.model_copy(update={"digest": self.computed_digest()})
+
+
+DocumentT = TypeVar("DocumentT", "Receipt", "Manifest")
+
+
+def to_json(document: Section) -> bytes:
+    """A stored document as readable UTF-8 JSON with a line end."""
+    return document.model_dump_json(indent=1).encode() + b"\n"
+
+
+def parse_receipt(data: bytes, where: str) -> Receipt:
+    """Raises StoreError for bytes that are no receipt, or one of a newer version."""
+    return _parse(Receipt, data, where)
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Raises StoreError for bytes that are no manifest, one of a newer version, or one whose digest is wrong."""
+    manifest = _parse(Manifest, data, where)
+    if manifest.digest != manifest.computed_digest():
+        raise StoreError(
+            f"{where}: the manifest says {manifest.digest}, its content gives {manifest.computed_digest()}",
+            remedy="the file was changed or damaged: run `lmbatch repair` on the store",
+        )
+    return manifest
+
+
+def _parse(schema: type[DocumentT], data: bytes, where: str) -> DocumentT:
+    try:
+        document = schema.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "(top)"
+        raise StoreError(
+            f"{where}: not a {schema.__name__.lower()} that this version can read: {place}: {first['msg']}",
+            remedy="was it written by a newer lmbatch? If not, it is damaged: run `lmbatch repair` on the store",
+        ) from None
+    if document.format_version != FORMAT_VERSION:
+        raise StoreError(
+            f"{where}: written in format {document.format_version}, this lmbatch reads format {FORMAT_VERSION}",
+            remedy="use the lmbatch version that wrote it",
+        )
+    return document
