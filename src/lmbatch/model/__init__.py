@@ -1,0 +1,28 @@
+"""Models: architectures by config, and the arithmetic of their size and speed.
+
+::
+
+    ModelConfig {type, config} ─┐
+    vocabulary, EOD (manifest) ─┼─ build_model ──▶ a transformers causal language model, seeded
+    sequence_length, seed ──────┘                     │
+                                                      ├─ causal_loss(logits, labels) ──▶ summed cross-entropy
+                                                      ├─ parameter_counts, flops_per_token ──▶ the run's summary
+                                                      └─ peak_flops(device, precision) ──▶ MFU
+
+Called by ``train`` (the loop) and ``infer`` (export). An architecture that transformers knows as a causal language
+model needs a config and no code.
+"""
+
+from lmbatch.model.arithmetic import ParameterCounts, flops_per_token, parameter_counts, peak_flops
+from lmbatch.model.build import build_model, model_config
+from lmbatch.model.loss import causal_loss
+
+__all__ = [
+    "ParameterCounts",
+    "build_model",
+    "causal_loss",
+    "flops_per_token",
+    "model_config",
+    "parameter_counts",
+    "peak_flops",
+]
