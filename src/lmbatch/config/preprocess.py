@@ -102,4 +102,7 @@ class PreprocessConfig(Section):
         "current folder (STORE= and --store override it)."
     )  # fmt: skip
     retries: int = operational(2, ge=0, description="How often a failed task is tried again before the run fails.")
-    spool: str | None = operational(None, description="Local folder for shards on their way; default: the system's.")
+    spool: str | None = operational(
+        None, description="Local folder for shards on their way to the store; default: the system's temporary folder."
+    )
+    jobs: str = operational("data/jobs", description="Folder for the logs and job files of preprocessing.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lmbatch.config.base import Bytes, Section, operational
 
@@ -24,3 +24,9 @@ class TokenizerConfig(Section):
     )
     seed: int = Field(0, description="Seed of that draw.")
     out: str = operational(description="Folder that the tokenizer is written to.")
+
+    @model_validator(mode="after")
+    def _eod_is_special(self) -> TokenizerConfig:
+        if self.eod not in self.special_tokens:
+            raise ValueError(f"`eod` {self.eod!r} is not among `special_tokens`")
+        return self

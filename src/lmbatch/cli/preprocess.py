@@ -1,0 +1,107 @@
+"""`lmbatch preprocess`: the whole way from raw files to a manifest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from lmbatch.cli.common import (
+    config_option,
+    human_bytes,
+    human_seconds,
+    json_option,
+    print_json,
+    progress_bar,
+    set_option,
+)
+from lmbatch.config import PreprocessConfig, load_config
+from lmbatch.launch import LocalBackend, PreprocessResult, Progress, run_preprocess
+
+EPILOG = """\b
+Examples:
+  lmbatch preprocess --config configs/corpora/demo.yaml
+  lmbatch preprocess --config configs/corpora/wudao.yaml --raw /data/WuDao --store s3://bucket/wudao --workers 16
+  lmbatch preprocess --config configs/corpora/wudao.yaml --set tasks.bytes=128MiB
+
+Run the same command again after an interruption: it does only what has no receipt.
+"""
+
+
+@click.command(epilog=EPILOG)
+@config_option
+@click.option("--raw", help="Folder or URI of the input files (instead of corpus.raw).")
+@click.option("--store", help="Where shards go: a folder, file:// or s3:// (instead of store).")
+@click.option("--tokenizer", help="Tokenizer folder (instead of tokenizer.path).")
+@click.option("--on", type=click.Choice(["local"]), default="local", show_default=True, help="Where the tasks run.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes at a time; default: the cores of this machine.")
+@set_option
+@json_option
+def command(
+    config_path: str,
+    raw: str | None,
+    store: str | None,
+    tokenizer: str | None,
+    on: str,
+    workers: int | None,
+    sets: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Turn a raw corpus into verified token shards in a store."""
+    config = load_config(PreprocessConfig, config_path, [*overrides(raw, store, tokenizer), *sets])
+    count = workers or len(os.sched_getaffinity(0))
+    with progress_bar(config.corpus.name, "B") as update:
+
+        def show(now: Progress) -> None:
+            note = f"{now.tasks_done}/{now.tasks} tasks, {now.documents:,} documents, {now.tokens:,} tokens"
+            update(now.bytes_done, now.bytes, note)
+
+        result = run_preprocess(config, lambda folder: LocalBackend(folder, count), on_progress=show)
+    print_json(as_dict(result)) if as_json else print_result(result)
+
+
+def overrides(raw: str | None, store: str | None, tokenizer: str | None) -> list[str]:
+    """Options that stand for a key of the config, as ``--set`` items."""
+    # Quoted as YAML strings: a path may hold anything that YAML would read otherwise.
+    pairs = (("corpus.raw", raw), ("store", store), ("tokenizer.path", tokenizer))
+    return [f"{key}='{value.replace(chr(39), chr(39) * 2)}'" for key, value in pairs if value is not None]
+
+
+def as_dict(result: PreprocessResult) -> dict[str, object]:
+    """For ``--json``."""
+    manifest = result.manifest
+    return {
+        "manifest": f"{result.store}/manifest.json",
+        "digest": manifest.digest,
+        "tasks": result.tasks,
+        "tasks_done_now": result.tasks_done,
+        "shards": len(manifest.shards),
+        "tokens": {split: manifest.tokens(split) for split in ("train", "validation")},
+        "ledger": manifest.ledger.model_dump(),
+        "input_bytes": result.input_bytes,
+        "seconds": result.seconds,
+        "cpu_seconds": result.cpu_seconds,
+        "peak_memory_bytes": result.peak_memory_bytes,
+    }
+
+
+def print_result(result: PreprocessResult) -> None:
+    """The ledger in words; the last line names the manifest and its digest."""
+    manifest, ledger = result.manifest, result.manifest.ledger
+    kept = ", ".join(f"{count:,} {split}" for split, count in ledger.documents.items())
+    click.echo(f"records   {ledger.records:,} in = {ledger.documents_out:,} documents ({kept})")
+    click.echo(f"          + {ledger.records_dropped:,} dropped {reasons(ledger.dropped)}".rstrip())
+    click.echo(f"          + {ledger.records_quarantined:,} quarantined {reasons(ledger.quarantined)}".rstrip())
+    tokens = ", ".join(f"{manifest.tokens(split):,} {split}" for split in ("train", "validation"))  # type: ignore[arg-type]
+    click.echo(f"tokens    {tokens} ({manifest.dtype}), in {len(manifest.shards)} shards")
+    click.echo(
+        f"work      {result.tasks_done} of {result.tasks} tasks done now, {human_bytes(result.input_bytes)} of input, "
+        f"{human_seconds(result.seconds)}; a worker's peak memory {human_bytes(result.peak_memory_bytes)}"
+    )
+    click.echo(f"manifest: {result.store}/{Path('manifest.json')} digest: {manifest.digest}")
+
+
+def reasons(counts: dict[str, int]) -> str:
+    """``(missing_text 3, truncated 1)``, or nothing."""
+    return f"({', '.join(f'{reason} {count:,}' for reason, count in counts.items())})" if counts else ""

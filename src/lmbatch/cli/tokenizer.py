@@ -1,0 +1,78 @@
+"""`lmbatch tokenizer`: train one, or look at one."""
+
+from __future__ import annotations
+
+import click
+
+from lmbatch.cli.common import config_option, human_bytes, json_option, print_json, print_table, set_option
+from lmbatch.config import PreprocessConfig, TokenizerConfig, load_config
+from lmbatch.tokens import load_tokenizer, train_tokenizer
+
+TRAIN_EPILOG = """\b
+Examples:
+  lmbatch tokenizer train --config configs/tokenizers/demo_bpe.yaml
+  lmbatch tokenizer train --config configs/tokenizers/demo_bpe.yaml --set vocab_size=16000 --set out=data/tok16k
+"""
+SHOW_EPILOG = """\b
+Examples:
+  lmbatch tokenizer show data/tokenizers/demo_bpe
+  lmbatch tokenizer show data/tokenizers/demo_bpe --text 中华人民共和国
+"""
+
+
+@click.group()
+def command() -> None:
+    """Train a tokenizer on a corpus, or look at one."""
+
+
+@command.command(epilog=TRAIN_EPILOG)
+@config_option
+@click.option("--raw", help="Folder or URI of the corpus's input files.")
+@set_option
+@json_option
+def train(config_path: str, raw: str | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Train a tokenizer; nothing is done if the same one is there already."""
+    config = load_config(TokenizerConfig, config_path, sets)
+    corpus = load_config(PreprocessConfig, config.corpus, [f"corpus.raw={raw}"] if raw else [])
+    result = train_tokenizer(config, corpus)
+    if as_json:
+        print_json(
+            {
+                "folder": str(result.folder),
+                "size": result.size,
+                "documents": result.documents,
+                "text_bytes": result.text_bytes,
+                "reused": result.reused,
+            }
+        )
+        return
+    verb = "already there" if result.reused else "trained"
+    click.echo(
+        f"tokenizer {verb}: {result.folder}, {result.size:,} entries, from {result.documents:,} documents "
+        f"({human_bytes(result.text_bytes)} of text)"
+    )
+
+
+@command.command(epilog=SHOW_EPILOG)
+@click.argument("folder")
+@click.option("--eod", help="Token that ends a document.")
+@click.option("--text", help="Encode this text and show its tokens.")
+@json_option
+def show(folder: str, eod: str | None, text: str | None, as_json: bool) -> None:
+    """Show the facts of a tokenizer FOLDER that shards depend on."""
+    tokenizer = load_tokenizer(folder, eod)
+    facts = {
+        "folder": str(tokenizer.folder),
+        "size": tokenizer.size,
+        "largest_id": tokenizer.largest_id,
+        "eod_token": tokenizer.eod_token,
+        "eod_id": tokenizer.eod_id,
+        "fingerprint": tokenizer.fingerprint,
+    }
+    ids = tokenizer.backend.encode(text, add_special_tokens=False).ids if text else []
+    if as_json:
+        print_json(facts | ({"ids": ids} if text else {}))
+        return
+    print_table(("fact", "value"), facts.items())
+    if text:
+        print_table(("id", "token"), [(one, tokenizer.backend.decode([one])) for one in ids])

@@ -1,0 +1,23 @@
+"""Where work runs: the processes of one machine, or a cluster's array jobs.
+
+::
+
+    PreprocessConfig ──preprocess.run──▶ plan ──▶ TaskBatch … ──▶ Backend (local pool) ──▶ receipts ──▶ manifest
+
+May import everything; nothing but ``cli`` imports it. Receipts decide what is done, never a job's own state.
+"""
+
+from lmbatch.launch.backend import Backend, BatchEnd, TaskBatch
+from lmbatch.launch.local import LocalBackend
+from lmbatch.launch.preprocess import PreprocessResult, Progress, open_target, run_preprocess
+
+__all__ = [
+    "Backend",
+    "BatchEnd",
+    "LocalBackend",
+    "PreprocessResult",
+    "Progress",
+    "TaskBatch",
+    "open_target",
+    "run_preprocess",
+]

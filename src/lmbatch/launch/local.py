@@ -1,0 +1,71 @@
+"""The cores of this machine: submitit's local executor behind a limit of our own (it has none)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from submitit import LocalExecutor
+
+from lmbatch.launch.backend import BatchEnd, TaskBatch
+
+_NO_TIME_LIMIT_MIN = 60 * 24 * 365
+_CANCEL_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class _Running:
+    batch: TaskBatch
+    job: Any  # submitit.LocalJob
+
+
+class LocalBackend:
+    """At most ``workers`` processes at a time; logs and job files lie in ``folder``."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self._executor = LocalExecutor(folder=folder / "%j")
+        self._executor.update_parameters(timeout_min=_NO_TIME_LIMIT_MIN, tasks_per_node=1)
+        self._workers = workers
+        self._running: list[_Running] = []
+
+    def wanted(self, remaining: int) -> int:
+        """Free places."""
+        return min(self._workers - len(self._running), remaining)
+
+    def submit(self, batches: Sequence[TaskBatch]) -> None:
+        """Start a process for each batch."""
+        for batch in batches:
+            self._running.append(_Running(batch, self._executor.submit(batch)))
+
+    def poll(self) -> list[BatchEnd]:
+        """Batches whose process has ended."""
+        ended = [item for item in self._running if item.job.done()]
+        self._running = [item for item in self._running if item not in ended]
+        return [_end_of(item) for item in ended]
+
+    def running(self) -> list[TaskBatch]:
+        """Batches that are being worked on."""
+        return [item.batch for item in self._running]
+
+    def cancel(self) -> None:
+        """End the controllers; each takes its worker along (see `die_with_parent`)."""
+        for item in self._running:
+            item.job.cancel(check=False)
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while any(not item.job.done() for item in self._running) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._running = []
+
+
+def _end_of(item: _Running) -> BatchEnd:
+    paths = item.job.paths
+    # submitit waits 15 s for a result that a killed process cannot have left; look for the file first.
+    if not paths.result_pickle.exists():
+        return BatchEnd(item.batch, {}, f"the process ended without a result; its log: {paths.stderr}")
+    error = item.job.exception()
+    if error is not None:
+        return BatchEnd(item.batch, {}, f"{error}; its log: {paths.stderr}")
+    return BatchEnd(item.batch, item.job.result())

@@ -1,0 +1,48 @@
+"""Raw files to token shards in a store, with a receipt for every task.
+
+::
+
+    config ─make_plan─▶ Plan ──run_task (anywhere, any number at once)──▶ shards + receipt
+                          │                                                     │
+                          └──────────── build_manifest (receipts alone) ◀───────┘
+                                              │
+                        verify_store · repair_store (believe nothing but the bytes)
+
+``launch`` decides where the tasks run; nothing here knows how many workers there are.
+"""
+
+from lmbatch.preprocess.merge import build_manifest, merge, read_receipts
+from lmbatch.preprocess.plan import (
+    Plan,
+    PlannedFile,
+    PlannedPiece,
+    Task,
+    load_plan,
+    load_tokenizer_of,
+    make_plan,
+    open_raw,
+    store_plan,
+)
+from lmbatch.preprocess.repair import repair_store
+from lmbatch.preprocess.task import receipt_key, run_task
+from lmbatch.preprocess.verify import StoreReport, verify_store
+
+__all__ = [
+    "Plan",
+    "PlannedFile",
+    "PlannedPiece",
+    "StoreReport",
+    "Task",
+    "build_manifest",
+    "load_plan",
+    "load_tokenizer_of",
+    "make_plan",
+    "merge",
+    "open_raw",
+    "read_receipts",
+    "receipt_key",
+    "repair_store",
+    "run_task",
+    "store_plan",
+    "verify_store",
+]

@@ -1,0 +1,153 @@
+"""From receipts to the manifest: check that nothing is missing, then write it last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+from lmbatch.config import fingerprint
+from lmbatch.errors import CorpusError, ErrorBudgetError, ObjectNotFoundError, PlanError
+from lmbatch.preprocess.plan import Plan, PlannedFile, Task
+from lmbatch.preprocess.task import receipt_key
+from lmbatch.store import (
+    MANIFEST_KEY,
+    Ledger,
+    Manifest,
+    PieceReceipt,
+    Receipt,
+    Store,
+    parse_manifest,
+    parse_receipt,
+    to_json,
+)
+
+_READERS = 16  # receipts are small: latency, not bandwidth, is what is waited for
+
+
+def read_receipts(store: Store, tasks: Sequence[Task]) -> dict[str, Receipt]:
+    """The receipts that are there, by task. Raises StoreError for one that cannot be trusted."""
+
+    def one(task: Task) -> Receipt | None:
+        key = receipt_key(task.id)
+        try:
+            return parse_receipt(store.read(key), f"{store.uri}/{key}")
+        except ObjectNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(one, tasks)
+    return {receipt.task: receipt for receipt in found if receipt is not None}
+
+
+def merge(store: Store, plan: Plan) -> Manifest:
+    """Build the manifest and write it, last of all.
+
+    Raises PlanError if a receipt is missing or belongs to another plan, CorpusError if two pieces of a file do not
+    meet or nothing is left to train on, ErrorBudgetError if too much was quarantined, StoreError if another manifest
+    is there.
+    """
+    manifest = build_manifest(plan, read_receipts(store, plan.tasks))
+    if not store.publish(MANIFEST_KEY, to_json(manifest)):
+        standing = parse_manifest(store.read(MANIFEST_KEY), f"{store.uri}/{MANIFEST_KEY}")
+        if standing.digest != manifest.digest:
+            raise PlanError(
+                f"{store.uri}/{MANIFEST_KEY}: holds {standing.digest}, the receipts give {manifest.digest}",
+                remedy="run `lmbatch verify` on the store, then `lmbatch repair`",
+            )
+    return manifest
+
+
+def build_manifest(plan: Plan, receipts: dict[str, Receipt]) -> Manifest:
+    """The manifest as a pure function of the plan and its receipts; see `merge` for what is raised."""
+    ordered = _in_order(plan, receipts)
+    problems = conservation_problems(plan, ordered)
+    if problems:
+        raise CorpusError(
+            "the input was not read without gaps: " + "; ".join(problems[:3]),
+            remedy="set corpus.splittable to false and preprocess into another store",
+        )
+    check_budget(plan, ordered)
+    ledger = Ledger.total(receipt.ledger for receipt in ordered)
+    shards = tuple(shard for receipt in ordered for shard in receipt.shards if shard.documents)
+    manifest = Manifest(
+        corpus=plan.config.corpus.name,
+        config=fingerprint(plan.config),
+        dtype="uint16" if plan.dtype == "uint16" else "int32",
+        tokenizer=plan.tokenizer,
+        shards=shards,
+        ledger=ledger,
+    ).sealed()
+    if not manifest.tokens("train"):
+        raise CorpusError(
+            f"corpus {manifest.corpus}: no document is left to train on: {ledger.records} records, "
+            f"{ledger.records_dropped} dropped, {ledger.records_quarantined} quarantined {ledger.quarantined or ''}",
+            remedy="check corpus.text_fields and corpus.format against the first records of a file",
+        )
+    return manifest
+
+
+def _in_order(plan: Plan, receipts: dict[str, Receipt]) -> list[Receipt]:
+    missing = [task.id for task in plan.tasks if task.id not in receipts]
+    if missing:
+        raise PlanError(
+            f"{len(missing)} of {len(plan.tasks)} tasks have no receipt, the first is {missing[0]}",
+            remedy="run the same preprocess command again: it does what is missing",
+        )
+    for receipt in receipts.values():
+        if receipt.plan != plan.fingerprint:
+            raise PlanError(
+                f"the receipt of {receipt.task} belongs to another plan ({receipt.plan[:19]}…)",
+                remedy="give another store, or run `lmbatch repair` on this one",
+            )
+    return [receipts[task.id] for task in plan.tasks]
+
+
+def conservation_problems(plan: Plan, receipts: Iterable[Receipt]) -> list[str]:
+    """What contradicts that every byte of every file was read exactly once and every record is accounted for."""
+    problems: list[str] = []
+    by_path: dict[str, list[PieceReceipt]] = {}
+    for receipt in receipts:
+        if receipt.ledger.missing:
+            problems.append(f"{receipt.task}: {receipt.ledger.missing} records are unaccounted for")
+        if sum(shard.documents for shard in receipt.shards) != receipt.ledger.documents_out:
+            problems.append(f"{receipt.task}: its shards hold another number of documents than its ledger")
+        for piece in receipt.pieces:
+            by_path.setdefault(piece.path, []).append(piece)
+    for file in plan.files:
+        problems += _gaps(file, sorted(by_path.get(file.path, []), key=lambda piece: piece.start))
+    return problems
+
+
+def _gaps(file: PlannedFile, pieces: Sequence[PieceReceipt]) -> list[str]:
+    """Planned ranges must tile the file, and each reader must have stopped where the next one began."""
+    problems: list[str] = []
+    for left, right in pairwise(pieces):
+        if left.end != right.start:
+            problems.append(f"{file.path}: bytes {left.end} to {right.start} belong to no task")
+        elif left.end_position != right.first_position:
+            problems.append(
+                f"{file.path}: one reader stopped at byte {left.end_position}, the next began at {right.first_position}"
+            )
+    if not pieces or pieces[0].start != 0:
+        problems.append(f"{file.path}: its beginning belongs to no task")
+    return problems
+
+
+def check_budget(plan: Plan, receipts: Sequence[Receipt]) -> None:
+    """Raises ErrorBudgetError, naming the worst tasks, if more was quarantined than the budget allows."""
+    ledger = Ledger.total(receipt.ledger for receipt in receipts)
+    budget = plan.config.budget
+    allowed = max(budget.max_quarantined_records, int(budget.max_quarantined_fraction * ledger.records))
+    if ledger.records_quarantined <= allowed:
+        return
+    count: Callable[[Receipt], int] = lambda receipt: receipt.ledger.records_quarantined  # noqa: E731
+    worst = sorted(receipts, key=count, reverse=True)[:5]
+    lines = [
+        f"{', '.join(sorted({piece.path for piece in receipt.pieces})[:3])}: {count(receipt)}" for receipt in worst
+    ]
+    raise ErrorBudgetError(
+        f"{ledger.records_quarantined} of {ledger.records} records were quarantined, {allowed} are allowed "
+        f"({ledger.quarantined}); the worst: " + "; ".join(lines),
+        remedy="read quarantine/*.jsonl in the store; mend the input, or raise budget.max_quarantined_fraction",
+    )

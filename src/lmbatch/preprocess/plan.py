@@ -1,0 +1,219 @@
+"""The plan: which bytes of which files make which task.
+
+It is a stored file, made once, and the same for any number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lmbatch.config import PreprocessConfig, differences, fingerprint, identity
+from lmbatch.config.base import Section, operational
+from lmbatch.corpus import FileProbe, InputFile, Piece, list_inputs, probe, split_file
+from lmbatch.errors import PlanError, TokenizerError, VocabularyError
+from lmbatch.shards import dtype_for
+from lmbatch.store import FORMAT_VERSION, PLAN_KEY, TOKENIZER_PREFIX, FileEntry, Store, TokenizerEntry, open_store
+from lmbatch.tokens import TextTokenizer, load_tokenizer
+
+
+class PlannedFile(Section):
+    """An input file as it was when the plan was made; a task refuses it if it has changed since."""
+
+    path: str
+    size: int
+    etag: str | None = None
+    modified: float | None = None
+    probe: FileProbe
+
+
+class PlannedPiece(Section):
+    """A range of one planned file: ``file`` is its number in the plan, ``bytes`` its share of the file's size."""
+
+    file: int
+    start: int
+    end: int
+    bytes: int
+
+
+class Task(Section):
+    """The unit of work and of proof: some pieces of input, one receipt."""
+
+    id: str
+    pieces: tuple[PlannedPiece, ...]
+
+
+class Plan(Section):
+    """Everything a worker needs to know, and nothing about how many workers there are."""
+
+    format_version: int = FORMAT_VERSION
+    config: PreprocessConfig
+    raw: str = operational()
+    tokenizer: TokenizerEntry
+    dtype: str
+    files: tuple[PlannedFile, ...]
+    tasks: tuple[Task, ...]
+    fingerprint: str = operational("")
+    made_by: str = operational("")
+
+    def sealed(self) -> Plan:
+        """The same plan with its fingerprint filled in."""
+        return self.model_copy(update={"fingerprint": fingerprint(self)})
+
+    @property
+    def input_bytes(self) -> int:
+        """Size of all input files."""
+        return sum(file.size for file in self.files)
+
+
+def make_plan(config: PreprocessConfig, raw: Store, tokenizer: TextTokenizer) -> Plan:
+    """List, probe and cut the input. Reads the head of every file and nothing else.
+
+    Raises InputMissingError for an empty corpus and VocabularyError for a dtype that the tokenizer does not fit.
+    """
+    inputs = list_inputs(raw, config.corpus)
+    probes = [probe(raw, config.corpus, file) for file in inputs]
+    files = [
+        PlannedFile(path=file.path, size=file.size, etag=file.etag, modified=file.modified, probe=facts)
+        for file, facts in zip(inputs, probes, strict=True)
+    ]
+    pieces = _pieces(inputs, probes, config)
+    return Plan(
+        config=config,
+        raw=raw.uri,
+        tokenizer=TokenizerEntry(
+            fingerprint=tokenizer.fingerprint,
+            size=tokenizer.size,
+            largest_id=tokenizer.largest_id,
+            eod_token=tokenizer.eod_token,
+            eod_id=tokenizer.eod_id,
+            files=tuple(_entry(name, data) for name, data in sorted(tokenizer.files().items())),
+        ),
+        dtype=choose_dtype(config.shards.dtype, tokenizer.largest_id),
+        files=tuple(files),
+        tasks=group_tasks(pieces, config.tasks.bytes),
+    ).sealed()
+
+
+def choose_dtype(wanted: str, largest_id: int) -> str:
+    """The dtype of the shards. Raises VocabularyError if the one that was asked for cannot hold the largest id."""
+    fitting = dtype_for(largest_id)
+    if wanted == "auto":
+        return fitting
+    if wanted == "uint16" and fitting != "uint16":
+        raise VocabularyError(
+            f"shards.dtype is uint16, but the tokenizer gives ids up to {largest_id}",
+            remedy="set shards.dtype to int32 or auto",
+        )
+    return wanted
+
+
+def _pieces(inputs: Sequence[InputFile], probes: Sequence[FileProbe], config: PreprocessConfig) -> list[PlannedPiece]:
+    pieces: list[PlannedPiece] = []
+    for number, (file, facts) in enumerate(zip(inputs, probes, strict=True)):
+        cut = split_file(file, facts, config.corpus, config.tasks.bytes)
+        pieces += [_planned(number, piece, file.size, cut[-1].end) for piece in cut]
+    return pieces
+
+
+def _planned(number: int, piece: Piece, size: int, whole: int) -> PlannedPiece:
+    """Positions may count rows or row groups; the share of them stands for the share of the bytes."""
+    share = size * (piece.end - piece.start) // whole if whole else 0
+    return PlannedPiece(file=number, start=piece.start, end=piece.end, bytes=share)
+
+
+def group_tasks(pieces: Sequence[PlannedPiece], target_bytes: int) -> tuple[Task, ...]:
+    """Pieces in order, neighbours together as long as they stay within ``target_bytes``."""
+    groups: list[list[PlannedPiece]] = []
+    filled = 0
+    for piece in pieces:
+        if not groups or filled + piece.bytes > target_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(piece)
+        filled += piece.bytes
+    return tuple(Task(id=f"task-{number:06d}", pieces=tuple(group)) for number, group in enumerate(groups))
+
+
+def _entry(name: str, data: bytes) -> FileEntry:
+    return FileEntry(key=TOKENIZER_PREFIX + name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def store_plan(store: Store, plan: Plan, tokenizer: TextTokenizer) -> None:
+    """Publish the plan, and keep the tokenizer beside it: from here on the store is all that a worker needs.
+
+    Raises PlanError if the store holds another plan.
+    """
+    if not store.publish(PLAN_KEY, plan.model_dump_json(indent=1).encode() + b"\n"):
+        stored = load_plan(store)
+        if stored.fingerprint != plan.fingerprint:
+            raise _other_plan(store, stored, plan)
+    for name, data in tokenizer.files().items():
+        store.put(TOKENIZER_PREFIX + name, data)
+
+
+def _other_plan(store: Store, stored: Plan, plan: Plan) -> PlanError:
+    lines = differences(_comparable(stored), _comparable(plan))
+    shown = "".join(f"\n    {line}" for line in lines[:8]) or " it was made by another version of lmbatch"
+    more = f"\n    … and {len(lines) - 8} more" if len(lines) > 8 else ""
+    return PlanError(
+        f"{store.uri}: holds the plan of another job:{shown}{more}",
+        remedy="give another store for the new settings, or empty this one first",
+    )
+
+
+def load_tokenizer_of(store: Store, plan: Plan, folder: Path) -> TextTokenizer:
+    """The tokenizer that lies beside the plan, copied into a local folder.
+
+    Raises TokenizerError if it is not the one that the plan was made with.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in plan.tokenizer.files:
+        store.get_file(entry.key, folder / entry.key.removeprefix(TOKENIZER_PREFIX))
+    tokenizer = load_tokenizer(folder, plan.tokenizer.eod_token)
+    if tokenizer.fingerprint != plan.tokenizer.fingerprint or tokenizer.eod_id != plan.tokenizer.eod_id:
+        raise TokenizerError(
+            f"{store.uri}/{TOKENIZER_PREFIX}: not the tokenizer that the plan was made with",
+            remedy="run `lmbatch repair` on the store",
+        )
+    return tokenizer
+
+
+def load_plan(store: Store) -> Plan:
+    """The stored plan. Raises ObjectNotFoundError if there is none and PlanError if it cannot be trusted."""
+    where = f"{store.uri}/{PLAN_KEY}"
+    try:
+        plan = Plan.model_validate_json(store.read(PLAN_KEY))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise PlanError(
+            f"{where}: not a plan that this version can read: {first['loc']}: {first['msg']}",
+            remedy="use the lmbatch that wrote it; if it is damaged, use another store",
+        ) from None
+    if fingerprint(plan) != plan.fingerprint:
+        raise PlanError(
+            f"{where}: its content does not give its fingerprint",
+            remedy="the file was changed or damaged: use another store",
+        )
+    return plan
+
+
+def _comparable(plan: Plan) -> dict[str, Any]:
+    """What two plans differ in, in words that a user knows."""
+    files = {file.path: f"{file.size} bytes, {file.etag or file.modified}" for file in plan.files}
+    return {
+        "config": identity(plan.config),
+        "input": files,
+        "tokenizer": json.loads(plan.tokenizer.model_dump_json()),
+        "format_version": plan.format_version,
+    }
+
+
+def open_raw(plan: Plan) -> Store:
+    """The store that holds the input files."""
+    return open_store(plan.raw)
