@@ -1,0 +1,90 @@
+"""`lmbatch doctor`: is this machine fit for the work?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from lmbatch import __version__
+from lmbatch.cli.common import human_bytes, json_option, print_json, print_table
+from lmbatch.errors import EXIT_FAILED, LmbatchError
+from lmbatch.store import check_publish_once, open_store
+
+_BASE = ("click", "fsspec", "numpy", "orjson", "pyarrow", "pydantic", "pyyaml", "rich", "submitit", "tokenizers")
+_TRAIN = ("torch", "transformers", "accelerate", "safetensors", "tensorboard")
+_S3 = ("obstore",)
+
+EPILOG = """\b
+Examples:
+  lmbatch doctor
+  lmbatch doctor --store s3://bucket/prefix --json
+
+Exit code 0 if nothing that was checked is wrong.
+"""
+
+Row = tuple[str, bool, str]
+
+
+@click.command(epilog=EPILOG)
+@click.option("--store", help="Also try to write, publish once, read and delete here.")
+@json_option
+def command(store: str | None, as_json: bool) -> None:
+    """Check packages, cores, memory and disk of this machine, and a store if one is named."""
+    rows = [*_packages(), *_machine(), *(_store(store) if store else ())]
+    if as_json:
+        print_json([{"what": what, "right": right, "found": found} for what, right, found in rows])
+    else:
+        print_table(("", "what", "found"), [("ok" if right else "WRONG", what, found) for what, right, found in rows])
+    if not all(right for _, right, _ in rows):
+        sys.exit(EXIT_FAILED)
+
+
+def _packages() -> Iterator[Row]:
+    yield "lmbatch", True, __version__
+    yield "python", sys.version_info >= (3, 11), sys.version.split()[0]
+    for names, extra in ((_BASE, ""), (_S3, "s3"), (_TRAIN, "train")):
+        for name in names:
+            version = _version(name)
+            missing = (
+                f"not installed: pip install 'lmbatch[{extra}]'" if extra else "not installed: pip install lmbatch"
+            )
+            yield name, version is not None or bool(extra), version or missing
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _machine() -> Iterator[Row]:
+    yield "cores", True, str(len(os.sched_getaffinity(0)))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield "memory", True, human_bytes(memory)
+    for path in (Path.cwd(), Path("/dev/shm")):  # noqa: S108
+        if path.is_dir():
+            free = shutil.disk_usage(path).free
+            yield f"free on {path}", free > 2**28, human_bytes(free)
+    devices = sorted(Path("/dev").glob("nvidia[0-9]*"))
+    yield "GPUs", True, f"{len(devices)} NVIDIA" if devices else "none: training runs on the CPU"
+
+
+def _store(uri: str) -> Iterator[Row]:
+    key = f"doctor-{uuid.uuid4().hex}"
+    try:
+        store = open_store(uri)
+        check_publish_once(store)
+        store.put(key, b"lmbatch")
+        right = store.read(key) == b"lmbatch"
+        store.delete(key)
+        yield f"store {store.uri}", right, "publish-once, write, read, delete work"
+    except LmbatchError as error:
+        yield f"store {uri}", False, str(error)

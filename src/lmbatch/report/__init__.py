@@ -1,0 +1,12 @@
+"""What is known of runs and stores, gathered for people and for ``--json``. Reads stored files only; imports no torch.
+
+::
+
+    runs/NAME/{attempts,metrics}.jsonl, checkpoints/ ──▶ run_status · compare_runs ──▶ cli
+    plan.json, receipts/, manifest.json              ──▶ store_status              ──▶ cli
+"""
+
+from lmbatch.report.compare import Comparison, compare_runs
+from lmbatch.report.status import RunStatus, StoreStatus, run_status, store_status
+
+__all__ = ["Comparison", "RunStatus", "StoreStatus", "compare_runs", "run_status", "store_status"]
