@@ -1,0 +1,49 @@
+"""Checkpoints: saved so that no kill can tear one, found again by their bytes and not by a pointer.
+
+::
+
+    training step ──save──▶ checkpoints/step-00000040/<attempt>/…   payload: safetensors and JSON, hashed and fsynced
+                            checkpoints/step-00000040/receipt.json  published once, last: it names every byte above
+                                   │                 │
+                                   │                 └──background──▶ mirror: another store, payload then receipt
+                                   ▼
+    resume ◀──newest_valid── list, verify sha256, walk back over torn and damaged ones, fall back to the mirror
+    export ◀──at(step)──────┘
+
+``train`` saves and resumes, ``infer`` exports, ``cli`` lists and verifies. Nothing here imports torch but ``state``,
+whose two functions are looked up only when they are asked for: listing checkpoints works on a login node.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from lmbatch.checkpoint.checkpoints import Checkpoint, Checkpoints, CheckpointSummary, SavedCheckpoint
+from lmbatch.checkpoint.lock import RunLock
+from lmbatch.checkpoint.receipt import CheckpointFacts, CheckpointReceipt, Refusal
+
+if TYPE_CHECKING:
+    from lmbatch.checkpoint.state import load_model_weights, load_training_state, save_training_state
+
+_NEEDS_TORCH = ("load_model_weights", "load_training_state", "save_training_state")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lmbatch.checkpoint import state
+
+    return getattr(state, name)
+
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointFacts",
+    "CheckpointReceipt",
+    "CheckpointSummary",
+    "Checkpoints",
+    "Refusal",
+    "RunLock",
+    "SavedCheckpoint",
+    "load_model_weights",
+    "load_training_state",
+    "save_training_state",
+]

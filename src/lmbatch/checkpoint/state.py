@@ -1,0 +1,163 @@
+"""All that a training process carries from one step to the next, as safetensors and JSON.
+
+::
+
+    model.safetensors                     weights, tied ones once
+    optimizer.safetensors, optimizer.json moments by parameter; groups, scalars and parameter names
+    rng.safetensors, rng.json             Python, numpy, torch on the CPU and on this GPU
+    scaler.safetensors, scaler.json       gradient scaler (fp16 only)
+    extra.safetensors, extra.json         whatever the training loop adds
+
+A run that is loaded from these goes on bit for bit as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lmbatch.checkpoint.codec import decode, encode
+from lmbatch.checkpoint.rng import rng_state, set_rng_state
+from lmbatch.checkpoint.weights import put_weights, read_weights, save_weights
+from lmbatch.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+
+class Optimizer(Protocol):
+    """torch's optimizers, and Accelerate's wrapper around one."""
+
+    param_groups: list[dict[str, Any]]
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+class Scaler(Protocol):
+    """torch's gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def save_training_state(
+    folder: Path, *, model: torch.nn.Module, optimizer: Optimizer, scaler: Scaler | None = None, extra: dict[str, Any]
+) -> None:
+    """Write everything into ``folder``. ``model`` is the bare module, not a data-parallel wrapper.
+
+    ``extra`` may hold plain values, tuples and tensors. Raises CheckpointError for a value that cannot be saved.
+    """
+    save_weights(folder, model)
+    _write(folder, "optimizer", {"parameters": _names(model, optimizer), "state": optimizer.state_dict()})
+    _write(folder, "rng", rng_state())
+    if scaler is not None:
+        _write(folder, "scaler", scaler.state_dict())
+    _write(folder, "extra", extra)
+
+
+def load_training_state(
+    folder: Path, *, model: torch.nn.Module, optimizer: Optimizer, scaler: Scaler | None = None
+) -> dict[str, Any]:
+    """Restore everything, and give ``extra`` back.
+
+    All is read and checked before anything is changed. Raises CheckpointError naming the parameters that do not fit,
+    with both shapes. The random generators are restored last, so that loading itself costs them nothing.
+    """
+    weights = read_weights(folder, model)
+    optimizer_state = _checked_optimizer(folder, model, optimizer)
+    rng, extra = _read(folder, "rng"), _read(folder, "extra")
+    scaler_state = _scaler_state(folder, scaler)
+    put_weights(model, weights)
+    optimizer.load_state_dict(optimizer_state)
+    if scaler is not None and scaler_state is not None:
+        scaler.load_state_dict(scaler_state)
+    try:
+        set_rng_state(rng)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / 'rng.json'}: no state of the random generators: {error!r}") from error
+    assert isinstance(extra, dict)
+    return extra
+
+
+def load_model_weights(folder: Path, model: torch.nn.Module) -> None:
+    """Put a checkpoint's weights, and nothing else, into ``model``. Raises CheckpointError as above."""
+    put_weights(model, read_weights(folder, model))
+
+
+def _write(folder: Path, name: str, value: Any) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    plain = encode(value, name, tensors)
+    text = json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=1)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    if tensors:
+        save_file(tensors, folder / f"{name}.safetensors")
+
+
+def _read(folder: Path, name: str) -> Any:
+    path = folder / f"{name}.json"
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        stored = folder / f"{name}.safetensors"
+        tensors = load_file(stored) if stored.exists() else {}
+        return decode(plain, tensors)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as training state: {error!r}") from error
+
+
+def _names(model: torch.nn.Module, optimizer: Optimizer) -> list[list[list[Any]]]:
+    """For every parameter group, the name and shape of its parameters, in the optimizer's own order."""
+    known = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [
+        [[known.get(id(parameter), "(not in the model)"), list(parameter.shape)] for parameter in group["params"]]
+        for group in optimizer.param_groups
+    ]
+
+
+def _checked_optimizer(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    stored = _read(folder, "optimizer")
+    path = folder / "optimizer.json"
+    try:
+        groups, state = stored["parameters"], stored["state"]
+        problems = list(_group_problems(groups, _names(model, optimizer)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: is no optimizer state: {error!r}") from error
+    if problems:
+        raise CheckpointError(
+            f"{path}: does not fit the optimizer: " + "; ".join(problems),
+            remedy="resume with the model and optimizer config that the checkpoint was saved with",
+        )
+    assert isinstance(state, dict)
+    return state
+
+
+def _group_problems(old: list[list[list[Any]]], new: list[list[list[Any]]]) -> Iterable[str]:
+    """Optimizer state goes by position, so names are compared position by position, shapes too."""
+    if len(old) != len(new):
+        yield f"{len(old)} parameter groups in the checkpoint, {len(new)} in the optimizer"
+        return
+    for number, (before, now) in enumerate(zip(old, new, strict=True)):
+        shapes_before, shapes_now = ({name: tuple(shape) for name, shape in group} for group in (before, now))
+        for name in shapes_before.keys() | shapes_now.keys():
+            left, right = shapes_before.get(name), shapes_now.get(name)
+            if left != right:
+                yield f"{name} in group {number} is {left or 'missing'} in the checkpoint, {right or 'missing'} here"
+        if shapes_before == shapes_now and [item[0] for item in before] != [item[0] for item in now]:
+            yield f"the parameters of group {number} stand in another order"
+
+
+def _scaler_state(folder: Path, scaler: Scaler | None) -> dict[str, Any] | None:
+    saved = (folder / "scaler.json").exists()
+    if saved != (scaler is not None):
+        log.warning("the precision is another than the checkpoint's: the gradient scaler starts afresh")
+    if not saved or scaler is None:
+        return None
+    state = _read(folder, "scaler")
+    assert isinstance(state, dict)
+    return state or None
