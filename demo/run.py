@@ -1,0 +1,217 @@
+"""The demo: the whole of lmbatch on one machine, with real Chinese text, a real S3 server and real kills.
+
+Corpus → tokenizer → shards in object storage → verified → trained without interruption, and again with a SIGTERM and
+a kill -9 on the way → both curves compared bit for bit → exported → text. Run it again: what is done stays done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+S3_STATE = "data/demo-s3"
+STORE = "s3://lmbatch/demo"
+STRAIGHT, INTERRUPTED = "demo-straight", "demo-interrupted"
+PROMPTS = ("第一条 为了", "话说曹操")
+STOP_AT, KILL_AT = 90, 175  # steps; checkpoints are made every 40
+
+
+@dataclass
+class Story:
+    """What happened, for the table at the end."""
+
+    rows: list[tuple[str, str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Announce a stage, time it, and keep the sentence that it reports."""
+        print(f"\n── {title}", flush=True)
+        begun = time.monotonic()
+        said: list[str] = []
+        yield said.append
+        self.rows.append((title, "; ".join(said), time.monotonic() - begun))
+
+
+def main() -> int:
+    """Tell the story; 0 only if everything that is shown was seen."""
+    os.chdir(ROOT)
+    # accelerate's launcher sets one thread where nothing is said
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    story = Story()
+    with story.stage("corpus: real Chinese text in WuDao's shape") as say:
+        say(lmbatch("corpus", "fetch", "demo"))
+    with story.stage("tokenizer: byte-level BPE trained on it") as say:
+        say(lmbatch("tokenizer", "train", "--config", "configs/tokenizers/demo_bpe.yaml"))
+    with s3_server():
+        with story.stage("shards: submitit tasks into object storage") as say:
+            facts = lmbatch_json("preprocess", "--config", "configs/corpora/demo.yaml", "--store", STORE)
+            say(shards_sentence(facts))
+        with story.stage("verify: every byte against receipts and manifest") as say:
+            say(lmbatch("verify", STORE))
+        with story.stage("training without interruption") as say:
+            train_to_the_end(STRAIGHT)
+            say(status_sentence(STRAIGHT))
+        with story.stage("training with SIGTERM to the launcher, then kill -9") as say:
+            train_with_interruptions(INTERRUPTED)
+            say(status_sentence(INTERRUPTED))
+    print(lmbatch("status", f"runs/{INTERRUPTED}"))
+    with story.stage("the same curve, the same samples, bit for bit") as say:
+        compared = lmbatch("compare", f"runs/{STRAIGHT}", f"runs/{INTERRUPTED}")
+        print(compared)
+        say("; ".join(compared.splitlines()[1:3]))
+    with story.stage("export: a folder that plain transformers loads") as say:
+        say(lmbatch("export", f"runs/{INTERRUPTED}", "--out", "data/export/demo"))
+        say(load_with_transformers("data/export/demo"))
+    with story.stage("text") as say:
+        options = [part for prompt in PROMPTS for part in ("-p", prompt)]
+        text = lmbatch("generate", "data/export/demo", *options, "--max-new-tokens", "80", "--top-k", "20")
+        say(f"{len(PROMPTS)} prompts continued")
+    print(f"\n{text}\n")
+    print_story(story)
+    return 0
+
+
+def lmbatch(*arguments: str) -> str:
+    """Run a verb; its stdout. Its messages and progress go where ours go."""
+    done = subprocess.run([str(BIN / "lmbatch"), *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"demo: `lmbatch {' '.join(arguments)}` ended with {done.returncode}\n{done.stdout}")
+    return done.stdout.strip()
+
+
+def lmbatch_json(*arguments: str) -> dict[str, Any]:
+    """Run a verb with --json."""
+    value: dict[str, Any] = json.loads(lmbatch(*arguments, "--json"))
+    return value
+
+
+@contextmanager
+def s3_server() -> Iterator[None]:
+    """The project's own S3 server, for as long as the demo needs it; its environment becomes ours."""
+    script = [sys.executable, "cluster/s3_server.py"]
+    subprocess.run([*script, "start", "--state", S3_STATE], check=True)
+    try:
+        exports = subprocess.run([*script, "env", "--state", S3_STATE], check=True, stdout=subprocess.PIPE, text=True)
+        for line in exports.stdout.splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            os.environ[name] = value.strip("'\"")
+        yield
+    finally:
+        subprocess.run([*script, "stop", "--state", S3_STATE], check=False)
+
+
+def launch_training(run: str) -> subprocess.Popen[bytes]:
+    """The very command that a user types."""
+    command = [str(BIN / "accelerate"), "launch", "--config_file", "configs/accelerate/cpu.yaml", "-m", "lmbatch.train"]
+    command += ["--config", "configs/train/demo.yaml", "--set", f"run.name={run}", "--set", f"data.store={STORE}"]
+    return subprocess.Popen(command)
+
+
+def train_to_the_end(run: str) -> None:
+    """One launch, nothing happens to it."""
+    code = launch_training(run).wait()
+    if code != 0:
+        raise SystemExit(f"demo: training {run} ended with {code}")
+
+
+def train_with_interruptions(run: str) -> None:
+    """SIGTERM to the launcher, later kill -9 to the training process, and each time the same command again."""
+    if step_of(run) < STOP_AT:
+        launcher = launch_training(run)
+        wait_for(lambda: step_of(run) >= STOP_AT, launcher)
+        print(f"demo: SIGTERM to the launcher (pid {launcher.pid}) at step {step_of(run)}", flush=True)
+        launcher.send_signal(signal.SIGTERM)
+        launcher.wait()
+        wait_for(lambda: last_attempt(run)["why"] is not None)
+    if step_of(run) < KILL_AT:
+        launcher = launch_training(run)
+        wait_for(lambda: step_of(run) >= KILL_AT, launcher)
+        victim = int(last_attempt(run)["pid"])
+        print(f"demo: kill -9 to the training process (pid {victim}) at step {step_of(run)}", flush=True)
+        os.kill(victim, signal.SIGKILL)
+        launcher.wait()
+    train_to_the_end(run)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    """Poll until the condition holds; give up when the process has ended or after ten minutes."""
+    deadline = time.monotonic() + 600
+    while not condition():
+        ended = process is not None and process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            raise SystemExit("demo: the training ended, or stood still, before it could be interrupted")
+        time.sleep(0.1)
+
+
+def step_of(run: str) -> int:
+    """The last step that the run has logged."""
+    from lmbatch.train.metrics import last_step, read_metrics
+
+    return last_step(read_metrics(Path("runs") / run))
+
+
+def last_attempt(run: str) -> dict[str, Any]:
+    """The newest line of the run ledger."""
+    from dataclasses import asdict
+
+    from lmbatch.train.attempts import read_attempts
+
+    return asdict(read_attempts(Path("runs") / run)[-1])
+
+
+def shards_sentence(facts: dict[str, Any]) -> str:
+    """Documents, tokens and memory in one line."""
+    ledger = facts["ledger"]
+    return (
+        f"{ledger['records']:,} records = {sum(ledger['documents'].values()):,} documents + "
+        f"{sum(ledger['dropped'].values())} dropped + {sum(ledger['quarantined'].values())} quarantined; "
+        f"{sum(facts['tokens'].values()):,} tokens in {facts['shards']} shards; "
+        f"peak memory of a worker {facts['peak_memory_bytes'] / 2**20:.0f} MiB; {facts['digest'][:19]}…"
+    )
+
+
+def status_sentence(run: str) -> str:
+    """Loss, attempts and what was lost."""
+    facts = lmbatch_json("status", f"runs/{run}")
+    endings = ", ".join(attempt["why"] or "?" for attempt in facts["attempts"])
+    first_steps = [attempt["seconds_to_first_step"] for attempt in facts["attempts"]]
+    resumed = ", ".join(f"{seconds:.1f} s" for seconds in first_steps[1:] if seconds is not None)
+    return (
+        f"{facts['step']} steps, loss {facts['loss']:.4f}, validation {facts['validation_loss']:.4f}; "
+        f"attempts: {endings}; steps lost: {facts['steps_lost']}"
+        + (f"; to the first step again: {resumed}" if resumed else "")
+    )
+
+
+def load_with_transformers(folder: str) -> str:
+    """Load the export in a process of its own that knows nothing of lmbatch."""
+    script = (
+        "import sys, transformers as t; t.logging.set_verbosity_error()\n"
+        "model = t.AutoModelForCausalLM.from_pretrained(sys.argv[1]); t.AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "print(f'AutoModelForCausalLM loads it: {type(model).__name__}, {model.num_parameters():,} parameters')"
+    )
+    done = subprocess.run([sys.executable, "-c", script, folder], check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip()
+
+
+def print_story(story: Story) -> None:
+    """What happened, as a table."""
+    from lmbatch.cli.common import human_seconds, print_table
+
+    rows = [(title, human_seconds(seconds), said) for title, said, seconds in story.rows]
+    print_table(("stage", "took", "what happened"), rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
