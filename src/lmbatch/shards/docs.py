@@ -1,0 +1,139 @@
+"""``docs.parquet``: where each document of a shard came from; row i is document i.
+
+====================  =======  ==========================================================
+``piece``             int32    index into the pieces of the task's receipt
+``position``          int64    byte offset of the record in its file
+``id``                string   the corpus's own identifier, or null
+``tokens``            int32    tokens of the document, EOD included
+====================  =======  ==========================================================
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lmbatch.errors import ShardError
+from lmbatch.shards.files import HashingFile
+
+SCHEMA = pa.schema(
+    [
+        pa.field("piece", pa.int32(), nullable=False),
+        pa.field("position", pa.int64(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("tokens", pa.int32(), nullable=False),
+    ]
+)
+ROWS_PER_GROUP = 65_536  # bounds the writer's memory, and what must be read for one row
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """One row of docs.parquet, with its number."""
+
+    document: int
+    piece: int
+    position: int
+    id: str | None
+    tokens: int
+
+
+class DocsWriter:
+    """Writes rows in groups of ROWS_PER_GROUP into ``sink``, which stays open."""
+
+    def __init__(self, sink: HashingFile) -> None:
+        self._writer = pq.ParquetWriter(sink, SCHEMA, compression="zstd")
+        self._clear()
+
+    def append(self, *, piece: int, position: int, id: str | None, tokens: int) -> None:  # noqa: A002
+        """Adds the next document."""
+        self._pieces.append(piece)
+        self._positions.append(position)
+        # A lone surrogate is legal in JSON and impossible in UTF-8: keep the identifier readable all the same.
+        self._ids.append(None if id is None else id.encode("utf-8", "backslashreplace").decode())
+        self._tokens.append(tokens)
+        if len(self._tokens) == ROWS_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Writes what is left and the file's footer."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if not self._tokens:
+            return
+        columns = [
+            pa.array(np.frombuffer(self._pieces, dtype=np.int32)),
+            pa.array(np.frombuffer(self._positions, dtype=np.int64)),
+            pa.array(self._ids, type=pa.string()),
+            pa.array(np.frombuffer(self._tokens, dtype=np.int32)),
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), row_group_size=ROWS_PER_GROUP)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._pieces, self._positions, self._tokens = array("i"), array("q"), array("i")
+        self._ids: list[str | None] = []
+
+
+def token_counts(stream: BinaryIO, where: str) -> Iterator[npt.NDArray[np.int32]]:
+    """The ``tokens`` column, one array for each row group. Raises ShardError for a file that is no docs.parquet."""
+    file = _open(stream, where)
+    for group in range(file.num_row_groups):
+        yield _group(file, group, where, ["tokens"]).column("tokens").to_numpy()
+
+
+def read_rows(stream: BinaryIO, documents: Sequence[int], where: str) -> list[DocumentRow]:
+    """The rows of these documents, in ascending order; only the row groups that hold one are read.
+
+    Raises ShardError for a file that is no docs.parquet, or that has no such row.
+    """
+    file = _open(stream, where)
+    wanted = sorted(set(documents))
+    if wanted and not 0 <= wanted[0] <= wanted[-1] < file.metadata.num_rows:
+        raise ShardError(
+            f"{where}: asked for documents {wanted[0]} to {wanted[-1]}, but it has {file.metadata.num_rows} rows",
+            remedy="run `lmbatch verify` on the store",
+        )
+    rows: list[DocumentRow] = []
+    first = 0
+    for group in range(file.num_row_groups):
+        end = first + file.metadata.row_group(group).num_rows
+        here = [number for number in wanted if first <= number < end]
+        if here:
+            table = _group(file, group, where, None).take(pa.array([number - first for number in here]))
+            rows += [DocumentRow(number, **row) for number, row in zip(here, table.to_pylist(), strict=True)]
+        first = end
+    return rows
+
+
+def _open(stream: BinaryIO, where: str) -> Any:
+    try:
+        file = pq.ParquetFile(stream)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(where, str(error)) from error
+    if not file.schema_arrow.equals(SCHEMA):
+        raise _damaged(where, f"its columns are {', '.join(file.schema_arrow.names)}")
+    return file
+
+
+def _group(file: Any, group: int, where: str, columns: list[str] | None) -> Any:
+    try:
+        return file.read_row_group(group, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(where, f"row group {group}: {error}") from error
+
+
+def _damaged(where: str, what: str) -> ShardError:
+    return ShardError(
+        f"{where}: not the documents of a shard: {what}",
+        remedy="the file is damaged or of another kind: run `lmbatch verify` on the store",
+    )

@@ -1,0 +1,61 @@
+"""A local file that is hashed while it is written, and names itself when the disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmbatch.store.files import store_errors, sync
+
+_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """A finished file: ``size`` in bytes, ``sha256`` in hex."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+class HashingFile:
+    """A binary file for writing, from beginning to end. It has what pyarrow asks of a sink."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._hash = hashlib.sha256()
+        with store_errors("write", str(path)):
+            self._file = path.open("wb", buffering=_BUFFER)
+
+    @property
+    def closed(self) -> bool:
+        """True after commit() or discard()."""
+        return self._file.closed
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Appends ``data``. Raises StoreFullError, or StoreError for another refusal."""
+        with store_errors("write", str(self.path)):
+            self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: commit() flushes, and nobody reads before."""
+
+    def commit(self) -> FileFacts:
+        """Closes the file after its bytes have reached the disk."""
+        with store_errors("write", str(self.path)):
+            sync(self._file)
+            self._file.close()
+        return FileFacts(self.path, self.size, self._hash.hexdigest())
+
+    def discard(self) -> None:
+        """Closes and removes the file; no error if that was done before."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""Re-read a shard in its store and believe nothing: bytes, index, tokens, origins."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from lmbatch.errors import ObjectNotFoundError, ShardError
+from lmbatch.shards.docs import token_counts
+from lmbatch.shards.dtypes import DTYPES, itemsize_of
+from lmbatch.shards.index import ShardIndex, parse_index
+from lmbatch.store import FileEntry, ShardEntry, Store
+
+CHUNK_BYTES = 8 * 2**20
+
+
+def verify_shard(store: Store, entry: ShardEntry, *, dtype: str, largest_id: int, eod_id: int) -> list[str]:
+    """What is wrong with a stored shard; an empty list if nothing is.
+
+    Each sentence names the key and, where there is one, the byte. The payload is streamed: memory is a few chunks
+    and the index. Raises StoreError if the store itself fails (a missing object is a finding, not an error).
+    """
+    index, problems = _verify_index(store, entry, dtype)
+    problems += _verify_payload(store, entry, index, dtype, largest_id, eod_id)
+    problems += _verify_docs(store, entry, index)
+    return problems
+
+
+def _verify_index(store: Store, entry: ShardEntry, dtype: str) -> tuple[ShardIndex | None, list[str]]:
+    key = entry.idx.key
+    try:
+        data = b"".join(_chunks(store, key))
+    except ObjectNotFoundError:
+        return None, [f"{key}: is missing"]
+    problems = _bytes_problems(entry.idx, len(data), hashlib.sha256(data).hexdigest())
+    try:
+        index = parse_index(data, key)
+    except ShardError as error:
+        return None, [*problems, error.message]
+    if index.dtype != dtype:
+        problems.append(f"{key}: byte 17: dtype {index.dtype}, the manifest says {dtype}")
+    if index.documents != entry.documents:
+        problems.append(f"{key}: byte 18: {index.documents} documents, the manifest says {entry.documents}")
+    if index.tokens != entry.tokens:
+        problems.append(f"{key}: its lengths sum to {index.tokens} tokens, the manifest says {entry.tokens}")
+    return index, problems
+
+
+def _verify_payload(
+    store: Store, entry: ShardEntry, index: ShardIndex | None, dtype: str, largest_id: int, eod_id: int
+) -> list[str]:
+    key = entry.bin.key
+    scan = _TokenScan(key, dtype, largest_id, eod_id, index)
+    sha256, size = hashlib.sha256(), 0
+    try:
+        for chunk in _chunks(store, key):
+            sha256.update(chunk)
+            size += len(chunk)
+            scan.feed(chunk)
+    except ObjectNotFoundError:
+        return [f"{key}: is missing"]
+    problems = _bytes_problems(entry.bin, size, sha256.hexdigest())
+    if size != entry.tokens * itemsize_of(dtype):
+        problems.append(f"{key}: {size} bytes, but {entry.tokens} tokens of dtype {dtype} are not that long")
+    return problems + scan.problems()
+
+
+class _TokenScan:
+    """Looks at every token in passing; remembers how often each rule is broken, and where first."""
+
+    def __init__(self, key: str, dtype: str, largest_id: int, eod_id: int, index: ShardIndex | None) -> None:
+        self._key = key
+        self._dtype = DTYPES[dtype]
+        self._largest_id = largest_id
+        self._eod_id = eod_id
+        self._ends = np.cumsum(index.lengths, dtype=np.int64) - 1 if index else np.empty(0, np.int64)
+        self._seen = 0
+        self._outside: list[str] = []
+        self._unended: list[str] = []
+        self._outside_count = self._unended_count = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """The next bytes of the payload; every chunk but the last holds whole tokens."""
+        tokens = np.frombuffer(chunk, self._dtype, len(chunk) // self._dtype.itemsize)
+        self._look_at_ids(tokens)
+        self._look_at_ends(tokens)
+        self._seen += len(tokens)
+
+    def problems(self) -> list[str]:
+        """One sentence for each kind of finding."""
+        found = [f"{first} ({self._outside_count} such tokens)" for first in self._outside]
+        found += [f"{first} ({self._unended_count} such documents)" for first in self._unended]
+        return found
+
+    def _look_at_ids(self, tokens: npt.NDArray[Any]) -> None:
+        wrong = np.flatnonzero((tokens < 0) | (tokens > self._largest_id))
+        if len(wrong) and not self._outside:
+            at = int(wrong[0])
+            what = f"token {tokens[at]} is outside 0…{self._largest_id}"
+            self._outside.append(f"{self._key}: byte {self._byte(at)}: {what}")
+        self._outside_count += len(wrong)
+
+    def _look_at_ends(self, tokens: npt.NDArray[Any]) -> None:
+        first, end = np.searchsorted(self._ends, [self._seen, self._seen + len(tokens)])
+        last_tokens = tokens[self._ends[first:end] - self._seen]
+        wrong = np.flatnonzero(last_tokens != self._eod_id)
+        if len(wrong) and not self._unended:
+            document = int(first + wrong[0])
+            at = int(self._ends[document]) - self._seen
+            what = f"document {document} ends with token {tokens[at]}, not with EOD ({self._eod_id})"
+            self._unended.append(f"{self._key}: byte {self._byte(at)}: {what}")
+        self._unended_count += len(wrong)
+
+    def _byte(self, at: int) -> int:
+        return (self._seen + at) * self._dtype.itemsize
+
+
+def _verify_docs(store: Store, entry: ShardEntry, index: ShardIndex | None) -> list[str]:
+    key = entry.docs.key
+    sha256, size = hashlib.sha256(), 0
+    try:
+        for chunk in _chunks(store, key):
+            sha256.update(chunk)
+            size += len(chunk)
+        problems = _bytes_problems(entry.docs, size, sha256.hexdigest())
+        if problems or index is None:
+            return problems  # a Parquet reader is not to be trusted with damaged bytes
+        with store.open(key) as stream:
+            return _compare_rows(stream, key, index)
+    except ObjectNotFoundError:
+        return [f"{key}: is missing"]
+    except ShardError as error:
+        return [error.message]
+
+
+def _compare_rows(stream: BinaryIO, key: str, index: ShardIndex) -> list[str]:
+    rows = 0
+    for counts in token_counts(stream, key):
+        expected = index.lengths[rows : rows + len(counts)]
+        common = min(len(counts), len(expected))
+        wrong = np.flatnonzero(counts[:common] != expected[:common])
+        if len(wrong):
+            at = int(wrong[0])
+            return [f"{key}: row {rows + at}: {counts[at]} tokens, the index says {expected[at]}"]
+        rows += len(counts)
+    return [] if rows == index.documents else [f"{key}: {rows} rows for {index.documents} documents"]
+
+
+def _bytes_problems(entry: FileEntry, size: int, sha256: str) -> list[str]:
+    problems = []
+    if size != entry.size:
+        problems.append(f"{entry.key}: {size} bytes, the manifest says {entry.size}")
+    if sha256 != entry.sha256:
+        problems.append(f"{entry.key}: sha256 is {sha256}, the manifest says {entry.sha256}")
+    return problems
+
+
+def _chunks(store: Store, key: str) -> Iterator[bytes]:
+    with store.open(key) as stream:
+        while chunk := _read_full(stream, CHUNK_BYTES):
+            yield chunk
+
+
+def _read_full(stream: BinaryIO, size: int) -> bytes:
+    """``size`` bytes, fewer only at the end: a token must not be cut by a short read."""
+    parts: list[bytes] = []
+    while size and (part := stream.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,155 @@
+"""Write one shard, document by document, in memory that does not grow with its tokens."""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmbatch.errors import ShardError
+from lmbatch.shards.docs import DocsWriter
+from lmbatch.shards.dtypes import as_tokens, itemsize_of
+from lmbatch.shards.files import HashingFile
+from lmbatch.shards.index import LONGEST_DOCUMENT, encode_index
+from lmbatch.store.files import sync_folder
+from lmbatch.store.manifest import FileEntry, ShardEntry, Split
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenShard:
+    """A finished shard on local disk. Sizes in bytes, hashes in hex; ``tokens`` counts EOD too."""
+
+    bin: Path
+    idx: Path
+    docs: Path
+    bin_size: int
+    idx_size: int
+    docs_size: int
+    bin_sha256: str
+    idx_sha256: str
+    docs_sha256: str
+    tokens: int
+    documents: int
+    text_bytes: int
+
+    def entry(self, split: Split, stem: str) -> ShardEntry:
+        """What a receipt says of this shard when its files are stored as ``STEM.bin``, ``.idx``, ``.docs.parquet``."""
+        return ShardEntry(
+            split=split,
+            tokens=self.tokens,
+            documents=self.documents,
+            text_bytes=self.text_bytes,
+            bin=FileEntry(key=f"{stem}.bin", size=self.bin_size, sha256=self.bin_sha256),
+            idx=FileEntry(key=f"{stem}.idx", size=self.idx_size, sha256=self.idx_sha256),
+            docs=FileEntry(key=f"{stem}.docs.parquet", size=self.docs_size, sha256=self.docs_sha256),
+        )
+
+
+class ShardWriter:
+    """Writes ``STEM.bin``, ``STEM.idx`` and ``STEM.docs.parquet`` into a local folder.
+
+    The same documents give the same bytes (docs.parquet: with the same version of pyarrow). Files of that name that
+    an interrupted attempt left are overwritten. Raises StoreFullError or StoreError, naming the file; after that
+    only abort() is of use.
+    """
+
+    def __init__(self, folder: Path, stem: str, dtype: str) -> None:
+        self._folder = folder
+        self._stem = stem
+        self._dtype = dtype
+        self._itemsize = itemsize_of(dtype)
+        self._lengths = array("i")
+        self._tokens = 0
+        self._text_bytes = 0
+        self._failed = False
+        self._files = {kind: HashingFile(folder / f"{stem}.{kind}") for kind in ("bin", "idx", "docs.parquet")}
+        self._rows = DocsWriter(self._files["docs.parquet"])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far, EOD included."""
+        return self._tokens
+
+    @property
+    def documents(self) -> int:
+        """Documents so far."""
+        return len(self._lengths)
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the documents' texts so far."""
+        return self._text_bytes
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the payload (``.bin``) so far."""
+        return self._tokens * self._itemsize
+
+    def append(
+        self,
+        ids: Sequence[int] | np.ndarray[Any, Any],
+        *,
+        piece: int,
+        position: int,
+        id: str | None,  # noqa: A002  (the corpus's word for it)
+        text_bytes: int,
+    ) -> None:
+        """Adds one document, whose last id is EOD. Nothing is written if it is refused.
+
+        Raises VocabularyError for an id that does not fit the dtype, ShardError for a document without ids.
+        """
+        name = f"{self._stem}: document {self.documents} (id {id!r}, piece {piece}, position {position})"
+        tokens = as_tokens(ids, self._dtype, name)
+        if len(tokens) > LONGEST_DOCUMENT:
+            raise ShardError(
+                f"{name}: {len(tokens)} tokens, more than an index can say", remedy="lower max_record_bytes"
+            )
+        with self._fails_for_good():
+            self._files["bin"].write(tokens.tobytes())
+            self._rows.append(piece=piece, position=position, id=id, tokens=len(tokens))
+        self._lengths.append(len(tokens))
+        self._tokens += len(tokens)
+        self._text_bytes += text_bytes
+
+    def close(self) -> WrittenShard:
+        """Finishes the three files; they and their names are on disk when it returns."""
+        if self._failed:
+            raise ShardError(f"{self._stem}: an earlier write failed, so the shard cannot be finished")
+        with self._fails_for_good():
+            self._files["idx"].write(encode_index(self._lengths, self._dtype))
+            self._rows.close()
+            bin_, idx, docs = (file.commit() for file in self._files.values())
+            sync_folder(self._folder)
+        return WrittenShard(
+            bin=bin_.path,
+            idx=idx.path,
+            docs=docs.path,
+            bin_size=bin_.size,
+            idx_size=idx.size,
+            docs_size=docs.size,
+            bin_sha256=bin_.sha256,
+            idx_sha256=idx.sha256,
+            docs_sha256=docs.sha256,
+            tokens=self.tokens,
+            documents=self.documents,
+            text_bytes=self.text_bytes,
+        )
+
+    def abort(self) -> None:
+        """Removes the three files. May be called at any time, also twice."""
+        self._failed = True
+        for file in self._files.values():
+            file.discard()
+
+    @contextlib.contextmanager
+    def _fails_for_good(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._failed = True
+            raise
