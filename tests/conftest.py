@@ -1,0 +1,44 @@
+"""Fixtures of the whole suite: a real S3 server, started once for the session."""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load_script(path: Path) -> ModuleType:
+    """A script that is no package, imported from its file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """The S3Server of cluster/s3_server.py; ``settings.environment`` and ``settings.uri`` say how to reach it."""
+    server = load_script(ROOT / "cluster" / "s3_server.py").S3Server(tmp_path_factory.mktemp("s3-server"))
+    server.start()
+    yield server
+    server.stop(wipe=True)
+
+
+@pytest.fixture
+def s3_uri(s3_server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A fresh prefix in the server's bucket; the environment names the server, and nothing of this user's."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
+    for name, value in s3_server.settings.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"{s3_server.settings.uri}/{secrets.token_hex(6)}"
