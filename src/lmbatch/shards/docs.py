@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ class DocsWriter:
         """Writes what is left and the file's footer."""
         self._flush()
         self._writer.close()
+
+    def abandon(self) -> None:
+        """Lets go of a discarded sink; left to the garbage collector, the Parquet writer would complain aloud."""
+        with contextlib.suppress(Exception):
+            self._writer.close()
 
     def _flush(self) -> None:
         if not self._tokens:

@@ -28,6 +28,7 @@ class HashingFile:
         self.path = path
         self.size = 0
         self._hash = hashlib.sha256()
+        self._discarded = False
         with store_errors("write", str(path)):
             self._file = path.open("wb", buffering=_BUFFER)
 
@@ -37,7 +38,9 @@ class HashingFile:
         return self._file.closed
 
     def write(self, data: bytes | memoryview) -> int:
-        """Appends ``data``. Raises StoreFullError, or StoreError for another refusal."""
+        """Appends ``data``, or forgets it after discard(). Raises StoreFullError, or another StoreError."""
+        if self._discarded:
+            return len(data)
         with store_errors("write", str(self.path)):
             self._file.write(data)
         self._hash.update(data)
@@ -56,6 +59,7 @@ class HashingFile:
 
     def discard(self) -> None:
         """Closes and removes the file; no error if that was done before."""
+        self._discarded = True
         with contextlib.suppress(OSError):
             self._file.close()
         self.path.unlink(missing_ok=True)

@@ -145,6 +145,7 @@ class ShardWriter:
         self._failed = True
         for file in self._files.values():
             file.discard()
+        self._rows.abandon()
 
     @contextlib.contextmanager
     def _fails_for_good(self) -> Iterator[None]:

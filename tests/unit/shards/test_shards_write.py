@@ -1,0 +1,176 @@
+import errno
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shard_helpers import EOD, write_shard
+
+from lmbatch.errors import ShardError, StoreError, StoreFullError, VocabularyError
+from lmbatch.shards import Shard, ShardWriter, map_tokens, read_rows
+from lmbatch.shards import docs as docs_module
+
+FILES = ("s.bin", "s.idx", "s.docs.parquet")
+DOCUMENTS = st.lists(st.lists(st.integers(0, 65535), min_size=1, max_size=30), max_size=20)
+
+
+@given(documents=DOCUMENTS, dtype=st.sampled_from(["uint16", "int32"]))
+@settings(max_examples=60, deadline=None)
+def test_any_documents_are_read_as_they_were_written(documents, dtype, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shard")
+    written = write_shard(folder, documents, dtype=dtype)
+    shard = Shard.open(written.bin, written.idx)
+    assert len(shard) == len(documents) == written.documents
+    assert [shard.document(n).tolist() for n in range(len(shard))] == documents
+    assert shard.tokens.tolist() == [token for ids in documents for token in ids]
+    assert written.tokens == len(shard.tokens)
+
+
+@given(documents=DOCUMENTS)
+@settings(max_examples=20, deadline=None)
+def test_the_same_documents_give_the_same_bytes(documents, tmp_path_factory):
+    folders = [tmp_path_factory.mktemp("shard") for _ in range(2)]
+    for folder in folders:
+        write_shard(folder, documents)
+    for name in FILES:
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_sizes_and_hashes_are_those_of_the_files(tmp_path):
+    written = write_shard(tmp_path, [[5, 6, EOD], [7, EOD]])
+    entry = written.entry("train", "shards/train/x")
+    for file, path in ((entry.bin, written.bin), (entry.idx, written.idx), (entry.docs, written.docs)):
+        data = path.read_bytes()
+        assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert [file.key for file in (entry.bin, entry.idx, entry.docs)] == [
+        "shards/train/x.bin", "shards/train/x.idx", "shards/train/x.docs.parquet",
+    ]  # fmt: skip
+    assert (entry.tokens, entry.documents, entry.text_bytes) == (5, 2, 10)
+
+
+def test_counts_grow_with_each_document(tmp_path):
+    writer = ShardWriter(tmp_path, "s", "int32")
+    writer.append(np.array([1, 2, EOD]), piece=0, position=0, id=None, text_bytes=9)
+    assert (writer.tokens, writer.documents, writer.text_bytes, writer.bytes) == (3, 1, 9, 12)
+    writer.abort()
+
+
+def test_origins_are_kept_row_by_row_over_several_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(docs_module, "ROWS_PER_GROUP", 4)
+    written = write_shard(tmp_path, [[n + 10, EOD] for n in range(10)])
+    with written.docs.open("rb") as stream:
+        rows = read_rows(stream, [9, 0, 4, 4], "docs")
+    assert [(row.document, row.piece, row.position, row.id, row.tokens) for row in rows] == [
+        (0, 0, 0, "文-0", 2), (4, 1, 400, "文-4", 2), (9, 0, 900, "文-9", 2),
+    ]  # fmt: skip
+
+
+def test_a_row_that_is_not_there_is_an_error(tmp_path):
+    written = write_shard(tmp_path, [[EOD]])
+    with written.docs.open("rb") as stream, pytest.raises(ShardError, match="documents 1 to 1, but it has 1 rows"):
+        read_rows(stream, [1], "docs")
+
+
+def test_an_identifier_that_utf8_cannot_hold_stays_readable(tmp_path):
+    writer = ShardWriter(tmp_path, "s", "uint16")
+    writer.append([EOD], piece=0, position=0, id="a\ud800b", text_bytes=0)
+    with writer.close().docs.open("rb") as stream:
+        assert read_rows(stream, [0], "docs")[0].id == "a\\ud800b"
+
+
+def test_a_refused_document_leaves_no_trace(tmp_path):
+    writer = ShardWriter(tmp_path, "s", "uint16")
+    writer.append([1, EOD], piece=0, position=0, id="a", text_bytes=1)
+    with pytest.raises(VocabularyError, match=r"s: document 1 \(id 'b', piece 2, position 77\): token 0 has id 70000"):
+        writer.append([70000, EOD], piece=2, position=77, id="b", text_bytes=1)
+    with pytest.raises(ShardError, match="document 1"):
+        writer.append([], piece=2, position=77, id="b", text_bytes=1)
+    writer.append([2, EOD], piece=0, position=1, id="c", text_bytes=1)
+    written = writer.close()
+    assert Shard.open(written.bin, written.idx).tokens.tolist() == [1, EOD, 2, EOD]
+
+
+@pytest.mark.filterwarnings("error")
+def test_abort_removes_the_files_and_closes_the_door(tmp_path):
+    writer = ShardWriter(tmp_path, "s", "uint16")
+    writer.append([EOD], piece=0, position=0, id=None, text_bytes=0)
+    writer.abort()
+    writer.abort()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ShardError, match="earlier write failed"):
+        writer.close()
+
+
+def test_the_remains_of_a_killed_attempt_are_overwritten(tmp_path):
+    for name in FILES:
+        (tmp_path / name).write_bytes(b"x" * 10_000)
+    clean = write_shard(tmp_path / "clean", [[1, EOD]])
+    again = write_shard(tmp_path, [[1, EOD]])
+    assert again.bin.read_bytes() == clean.bin.read_bytes()
+    assert again.docs_sha256 == clean.docs_sha256
+
+
+def append_and_close(writer, ids, times):
+    for number in range(times):
+        writer.append(ids, piece=0, position=number, id="x", text_bytes=1)
+    writer.close()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.filterwarnings("error")
+def test_a_full_disk_names_the_file(tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/full")  # every write fails with ENOSPC, as on a real full disk
+    writer = ShardWriter(tmp_path, "s", "uint16")
+    with pytest.raises(StoreFullError, match=name) as error:
+        append_and_close(writer, [7] * 600_000 + [EOD], 3)
+    assert isinstance(error.value.__cause__, OSError)
+    assert error.value.__cause__.errno == errno.ENOSPC
+    with pytest.raises(ShardError, match="earlier write failed"):
+        writer.close()
+    writer.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(StoreError, match="nowhere"):
+        ShardWriter(tmp_path / "nowhere", "s", "uint16")
+
+
+def test_memory_does_not_grow_with_the_tokens(tmp_path):
+    import tracemalloc
+
+    ids = np.full(250_000, 7, np.uint16)
+    writer = ShardWriter(tmp_path, "s", "uint16")
+    tracemalloc.start()
+    peaks = []
+    for number in range(40):
+        writer.append(ids, piece=0, position=number, id=None, text_bytes=1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    writer.abort()
+    assert peaks[-1] < 4 * ids.nbytes  # 20 MB were written
+    assert all(early <= late for early, late in pairwise(peaks))
+
+
+def test_a_payload_of_another_size_is_not_mapped(tmp_path):
+    written = write_shard(tmp_path, [[1, EOD]])
+    written.bin.write_bytes(b"123")
+    with pytest.raises(ShardError, match="3 bytes, but 2 tokens of dtype uint16 take 4"):
+        Shard.open(written.bin, written.idx)
+
+
+def test_a_shard_without_documents(tmp_path):
+    written = write_shard(tmp_path, [])
+    shard = Shard.open(written.bin, written.idx)
+    assert (len(shard), shard.tokens.tolist(), shard.tokens.dtype) == (0, [], np.dtype("<u2"))
+    with pytest.raises(IndexError):
+        shard.document(0)
+    assert map_tokens(written.bin, "uint16", 0).size == 0
+
+
+def test_mapped_tokens_cannot_be_written(tmp_path):
+    written = write_shard(tmp_path, [[1, EOD]])
+    with pytest.raises(ValueError, match="read-only"):
+        Shard.open(written.bin, written.idx).tokens[0] = 9
