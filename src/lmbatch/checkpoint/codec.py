@@ -31,6 +31,8 @@ def encode(value: Any, path: str, tensors: Tensors) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
     if isinstance(value, torch.Tensor):
+        while path in tensors:  # the keys 1 and "1", or "a/b" and a then b, make the same path
+            path += "+"
         # A copy of its own: safetensors refuses tensors that share memory.
         tensors[path] = value.detach().to("cpu", copy=True).contiguous()
         return {"$tensor": path}

@@ -126,6 +126,7 @@ class Mirror:
             if step < oldest_kept and not _is_newer(receipts[step]):
                 self.store.delete(receipt_key(step))
                 del receipts[step]
+                sizes.pop(receipt_key(step), None)
         for key in sizes:
             owner = step_of(key.split("/")[1])
             if owner is not None and owner < oldest_kept and owner not in receipts:

@@ -118,7 +118,7 @@ def test_at_gives_the_named_step_or_says_what_is_wrong(checkpoints, save):
     save(10)
     flip(save(20))
     assert checkpoints.at(10).facts == make_facts(10)
-    with pytest.raises(CheckpointError, match="step 20: .*bytes were changed") as caught:
+    with pytest.raises(CheckpointError, match=r"step 20: .*bytes were changed") as caught:
         checkpoints.at(20)
     assert "10, 20" in caught.value.remedy
     with pytest.raises(CheckpointError, match="no valid checkpoint of step 7"):

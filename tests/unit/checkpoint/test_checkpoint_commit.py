@@ -94,11 +94,11 @@ def test_a_full_disk_is_named_and_costs_no_older_checkpoint(checkpoints, run_dir
     def write(folder: Path) -> None:
         (folder / "half").write_bytes(b"half")
         if how == "os error":
-            with open("/dev/full", "wb", buffering=0) as full:
+            with Path("/dev/full").open("wb", buffering=0) as full:
                 full.write(b"x")
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    with pytest.raises(StoreFullError, match="step-00000030.*No space left") as caught:
+    with pytest.raises(StoreFullError, match=r"step-00000030.*No space left") as caught:
         checkpoints.save(make_facts(30), write)
     assert caught.value.remedy
     assert [summary.step for summary in checkpoints.list()] == [10, 20]

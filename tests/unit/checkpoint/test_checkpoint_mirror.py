@@ -1,0 +1,211 @@
+"""The copy in another store: made in the background, used when the run folder's own is missing or damaged."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from checkpoint_helpers import fill, flip_byte, make_facts
+
+from lmbatch.checkpoint import Checkpoints
+from lmbatch.errors import CheckpointError, StoreError, StoreFullError
+from lmbatch.store import LocalStore
+
+
+class Bucket(LocalStore):
+    """The mirror's store. ``order`` is what was written, in order; keys with ``refuse`` in them are refused."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.order: list[str] = []
+        self.refuse: str | None = None
+
+    def put_file(self, key: str, path: Path) -> None:
+        if self.refuse is not None and self.refuse in key:
+            raise StoreError(f"{self.uri}/{key}: the bucket is closed")
+        self.order.append(key)
+        super().put_file(key, path)
+
+    def publish(self, key: str, data: bytes) -> bool:
+        self.order.append(key)
+        return super().publish(key, data)
+
+
+class UnreachableBucket(Bucket):
+    def list(self, prefix: str = ""):
+        raise StoreError("no route to the bucket")
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    return Bucket(tmp_path / "bucket")
+
+
+@pytest.fixture
+def mirrored(run_dir: Path, bucket: Bucket) -> Checkpoints:
+    return Checkpoints(LocalStore(run_dir), mirror=bucket)
+
+
+def save_all(checkpoints: Checkpoints, *steps: int) -> Path:
+    for step in steps:
+        saved = checkpoints.save(make_facts(step), fill(step))
+    checkpoints.close()
+    return saved.folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_payload_first_receipt_last_and_the_same_bytes(mirrored, run_dir, bucket):
+    save_all(mirrored, 10)
+    assert bucket.order[-1] == "checkpoints/step-00000010/receipt.json"
+    assert len(bucket.order) == 3
+    assert content(bucket.root) == content(run_dir)
+
+
+def test_training_does_not_wait_for_the_upload(mirrored, bucket, monkeypatch):
+    may_go_on = threading.Event()
+    put_file = bucket.put_file
+    monkeypatch.setattr(bucket, "put_file", lambda key, path: may_go_on.wait() and put_file(key, path))
+    mirrored.save(make_facts(10), fill(10))  # would hang here
+    assert not bucket.order
+    may_go_on.set()
+    mirrored.close()
+    assert len(bucket.order) == 3
+
+
+def test_a_missing_run_folder_is_filled_from_the_mirror(mirrored, run_dir, bucket):
+    before = content(save_all(mirrored, 10, 20))
+    shutil.rmtree(run_dir)
+    found, refusals = Checkpoints(LocalStore(run_dir), mirror=bucket).newest_valid()
+    assert (found.step, refusals) == (20, [])
+    assert content(found.folder) == before
+    assert Checkpoints(LocalStore(run_dir)).newest_valid()[0] == found
+
+
+def test_a_damaged_checkpoint_is_repaired_from_the_mirror(mirrored, run_dir):
+    folder = save_all(mirrored, 10, 20)
+    before = content(folder)
+    flip_byte(folder / "model.safetensors")
+    found, (refusal,) = mirrored.newest_valid()
+    assert (found.step, found.folder, content(folder)) == (20, folder, before)
+    assert (refusal.step, refusal.kind) == (20, "damaged")
+    assert mirrored.retire([refusal]) == []
+    assert mirrored.newest_valid() == (found, [])
+
+
+def test_both_damaged_walks_back_and_says_both(mirrored, run_dir, bucket):
+    folder = save_all(mirrored, 10, 20)
+    for root in (run_dir, bucket.root):
+        flip_byte(root / folder.relative_to(run_dir) / "model.safetensors")
+    found, refusals = mirrored.newest_valid()
+    assert found.step == 10
+    assert [refusal.place for refusal in refusals] == [LocalStore(run_dir).uri, bucket.uri]
+
+
+def test_a_mirror_that_misses_a_file_is_damaged(mirrored, run_dir, bucket):
+    folder = save_all(mirrored, 10, 20)
+    (bucket.root / folder.relative_to(run_dir) / "parts/extra.json").unlink()
+    shutil.rmtree(run_dir)
+    found, (refusal,) = mirrored.newest_valid()
+    assert found.step == 10
+    assert refusal.kind == "damaged"
+    assert "extra.json" in refusal.reason
+
+
+def test_a_step_that_both_lost_is_saved_and_mirrored_again(mirrored, run_dir, bucket):
+    folder = save_all(mirrored, 10, 20)
+    for root in (run_dir, bucket.root):
+        flip_byte(root / folder.relative_to(run_dir) / "model.safetensors")
+    mirrored.retire(mirrored.newest_valid()[1])
+    before = content(save_all(mirrored, 20))
+    assert list((bucket.root / "checkpoints/step-00000020").glob("receipt.damaged-*.json"))
+    shutil.rmtree(run_dir)
+    found, _ = mirrored.newest_valid()
+    assert (found.step, content(found.folder)) == (20, before)
+
+
+def test_another_runs_mirror_is_not_overwritten(mirrored, run_dir, bucket, tmp_path):
+    save_all(mirrored, 10)
+    before = content(bucket.root)
+    other = Checkpoints(LocalStore(tmp_path / "other"), mirror=bucket)
+    other.save(make_facts(10, config="sha256:other"), fill(10))
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        other.close()
+    assert content(bucket.root) == before
+
+
+def test_an_upload_that_failed_surfaces_at_the_next_save_which_is_committed(mirrored, run_dir, bucket):
+    bucket.refuse = "model"
+    mirrored.save(make_facts(10), fill(10))
+    with pytest.raises(CheckpointError, match="the bucket is closed") as caught:
+        mirrored.save(make_facts(20), fill(20))
+    assert "save.store" in caught.value.remedy
+    with pytest.raises(CheckpointError, match="the bucket is closed"):
+        mirrored.close()
+    mirrored.close()  # said once
+    assert Checkpoints(LocalStore(run_dir)).newest_valid()[0].step == 20
+    assert not list(bucket.root.rglob("receipt.json"))
+
+
+def test_leaving_the_block_waits_for_the_upload(run_dir, bucket):
+    with Checkpoints(LocalStore(run_dir), mirror=bucket) as checkpoints:
+        checkpoints.save(make_facts(10), fill(10))
+    assert bucket.exists("checkpoints/step-00000010/receipt.json")
+    bucket.refuse = "model"
+    with pytest.raises(CheckpointError), Checkpoints(LocalStore(run_dir), mirror=bucket) as checkpoints:
+        checkpoints.save(make_facts(20), fill(20))
+
+
+def test_a_failed_upload_does_not_hide_the_error_of_the_block(run_dir, bucket):
+    bucket.refuse = "model"
+
+    def fail() -> None:
+        with Checkpoints(LocalStore(run_dir), mirror=bucket) as checkpoints:
+            checkpoints.save(make_facts(30), fill(30))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+
+def test_the_mirror_keeps_as_many_and_deletes_receipts_first(mirrored, bucket, monkeypatch):
+    deleted: list[str] = []
+    delete = bucket.delete
+    monkeypatch.setattr(bucket, "delete", lambda key: (deleted.append(key), delete(key)))
+    save_all(mirrored, 10, 20, 30)
+    kept = {key.split("/")[0] for key in content(bucket.root / "checkpoints")}
+    assert kept == {"step-00000020", "step-00000030"}
+    assert deleted[0] == "checkpoints/step-00000010/receipt.json"
+    assert len(deleted) == 3
+
+
+def test_a_mirror_with_a_hole_does_not_count_towards_what_is_kept(mirrored, run_dir, bucket):
+    folder = save_all(mirrored, 10, 20)
+    (bucket.root / folder.relative_to(run_dir) / "parts/extra.json").unlink()
+    save_all(mirrored, 30)
+    assert bucket.exists("checkpoints/step-00000010/receipt.json")
+
+
+def test_an_unreachable_mirror_stops_a_run_that_has_nothing_else(run_dir, tmp_path, save):
+    away = UnreachableBucket(tmp_path / "bucket")
+    with pytest.raises(StoreError, match="no route"):
+        Checkpoints(LocalStore(run_dir), mirror=away).newest_valid()
+    save(10)
+    found, _ = Checkpoints(LocalStore(run_dir), mirror=away).newest_valid()
+    assert found.step == 10
+
+
+def test_a_full_disk_while_fetching_is_an_error_not_a_refusal(mirrored, run_dir, bucket, monkeypatch):
+    save_all(mirrored, 10)
+    shutil.rmtree(run_dir)
+
+    def full(key: str, path: Path) -> None:
+        raise StoreFullError(f"{path}: no space")
+
+    monkeypatch.setattr(bucket, "get_file", full)
+    with pytest.raises(StoreFullError):
+        mirrored.newest_valid()
