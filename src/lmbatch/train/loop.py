@@ -1,0 +1,187 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lmbatch.config import EvaluateConfig, SamplesConfig, TrainConfig
+from lmbatch.errors import NonFiniteLossError, StopRequested
+from lmbatch.loader import BatchLoader, Step
+from lmbatch.train.engine import Engine, Gradients
+from lmbatch.train.evaluate import Validation, evaluate
+from lmbatch.train.recorder import Recorder
+from lmbatch.train.records import Record
+from lmbatch.train.schedule import lr_at
+from lmbatch.train.session import Standing
+from lmbatch.train.stop import StopFlag
+
+log = logging.getLogger(__name__)
+
+
+def due(every: int, step: int, total: int) -> bool:
+    """Is something that is done every ``every`` steps (0: only at the end) due after step ``step``?"""
+    return step == total or (every > 0 and step > 0 and step % every == 0)
+
+
+@dataclass(slots=True)
+class Position:
+    """How much of the data is consumed: it decides the next batch."""
+
+    step: int
+    samples: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the loop asks of its surroundings. ``save`` is called on every process."""
+
+    save: Callable[[Position], None]
+    first_step: Callable[[], None]
+    origins: Callable[[list[int]], list[str]]  # documents that samples (by number) were made from
+    generate: Callable[[str], str] | None  # a text from a prompt, on the main process
+
+
+@dataclass(slots=True)
+class Loop:
+    """Steps, and what is due after a step: a row of metrics, a checkpoint, an evaluation, sample texts.
+
+    Whatever is due is looked at again when an attempt resumes, so an interruption between a checkpoint and the
+    evaluation of the same step leaves no gap.
+    """
+
+    config: TrainConfig
+    engine: Engine
+    loader: BatchLoader
+    validation: Validation | None
+    recorder: Recorder | None  # on the main process
+    hooks: Hooks
+    stop: StopFlag
+    standing: Standing
+    position: Position
+    total: int
+    mfu_of_speed: float | None  # MFU at one token per second; None where the peak is not known
+
+    def run(self) -> None:
+        """Train to the end, or until a stop is asked for: then save and raise StopRequested.
+
+        Raises NonFiniteLossError, before the batch could change anything.
+        """
+        try:
+            self._after_step()
+            while self.position.step < self.total:
+                self._step()
+                self._after_step()
+        except StopRequested:
+            self._save()
+            raise
+
+    def _step(self) -> None:
+        start = time.monotonic()
+        number = self.position.step
+        step = next(self.loader)
+        gradients = self.engine.gradients(step, number=number, stop=self.stop)
+        self._check_finite(step, gradients)
+        lr = lr_at(number, self.config.optimizer, self.config.schedule, self.total)
+        self.engine.apply(lr)
+        self._advance(gradients.loss)
+        self._record(self._row(gradients, step.first_sample, lr, time.monotonic() - start))
+        if number == self.standing.resumed_from:
+            self.hooks.first_step()
+        if gradients.stop:
+            self.stop.request("another process")
+            self.stop.check()
+
+    def _advance(self, loss: float) -> None:
+        size = self.config.batch.size
+        self.position.step += 1
+        self.position.samples += size
+        self.position.tokens += size * self.config.data.sequence_length
+        self.standing.step = self.position.step
+        self.standing.loss = loss
+
+    def _row(self, gradients: Gradients, first_sample: int, lr: float, seconds: float) -> Record:
+        tokens = self.engine.tokens_per_step
+        speed = tokens / seconds
+        return {
+            "step": self.position.step,
+            "loss": gradients.loss,
+            "lr": lr,
+            "grad_norm": gradients.grad_norm if math.isfinite(gradients.grad_norm) else None,
+            "samples": [first_sample, first_sample + self.config.batch.size],
+            "data": gradients.data,
+            "tokens": tokens,
+            "seconds": seconds,
+            "tokens_per_second": speed,
+            "mfu": None if self.mfu_of_speed is None else speed * self.mfu_of_speed,
+        }
+
+    def _record(self, row: Record) -> None:
+        if self.recorder is not None:
+            self.recorder.train(row)
+
+    def _check_finite(self, step: Step, gradients: Gradients) -> None:
+        if math.isfinite(gradients.loss):
+            if math.isfinite(gradients.grad_norm) or self.engine.tolerates_overflow:
+                return
+            what = f"the gradient norm is {gradients.grad_norm} (the loss is {gradients.loss:.4f})"
+        else:
+            what = f"the loss is {gradients.loss}"
+        bad = [n for batch in self.engine.bad_batches(step) for n in batch.samples]
+        first, end = step.first_sample, step.first_sample + self.config.batch.size
+        origins = self.hooks.origins(bad or list(range(first, end)))
+        shown = "\n    ".join(origins[:10]) + (f"\n    and {len(origins) - 10} more" if len(origins) > 10 else "")
+        raise NonFiniteLossError(
+            f"step {self.position.step + 1}: {what}; nothing was changed or saved\n  samples [{first}, {end}), "
+            f"of these suspect: {json.dumps(bad) if bad else 'all'}; their documents:\n    {shown}",
+            remedy="look at these documents; lower optimizer.lr, lengthen schedule.warmup_steps or set "
+            "optimizer.clip_norm; the run resumes from its last checkpoint",
+        )
+
+    def _after_step(self) -> None:
+        """Save, evaluate, generate, if it is due; every process takes the same way through here."""
+        step = self.position.step
+        if step and due(self.config.save.every, step, self.total):
+            self._save()
+        self._evaluate(step, self.config.evaluate)
+        self._sample(step, self.config.samples)
+
+    def _save(self) -> None:
+        """Save, unless nothing new was done since the last checkpoint."""
+        if self.position.step > (self.standing.saved or 0):
+            if self.recorder is not None:
+                self.recorder.sync()
+            self.hooks.save(self.position)
+            self.standing.saved = self.position.step
+
+    def _evaluate(self, step: int, config: EvaluateConfig) -> None:
+        if self.validation is None or not due(config.every, step, self.total):
+            return
+        done = self.recorder is not None and self.recorder.has_evaluation(step)
+        if not self.engine.ranks.from_main(done):
+            values = evaluate(self.validation, self.engine, micro=self.config.batch.micro, check=self._agreed_check)
+            if self.recorder is not None:
+                self.recorder.evaluation({"step": step, **values})
+
+    def _sample(self, step: int, config: SamplesConfig) -> None:
+        if not config.prompts or not due(config.every, step, self.total):
+            return
+        done = self.recorder is not None and self.recorder.has_samples(step)
+        if not self.engine.ranks.from_main(done or self.hooks.generate is None):
+            texts = []
+            for prompt in config.prompts:
+                self._agreed_check()
+                if self.recorder is not None and self.hooks.generate is not None:
+                    texts.append(self.hooks.generate(prompt))
+            if self.recorder is not None:
+                self.recorder.samples(step, config.prompts, texts)
+
+    def _agreed_check(self) -> None:
+        if self.engine.ranks.any(self.stop.reason is not None):
+            self.stop.request("another process")
+            self.stop.check()

@@ -1,0 +1,47 @@
+"""metrics.jsonl: one row per optimizer step, one per evaluation.
+
+A training row is ``{"kind": "train", "step", "loss", "lr", "grad_norm", "samples": [first, end), "data", "tokens",
+"seconds", "tokens_per_second", "mfu"}``; ``step`` counts the steps done, this one included, ``loss`` is nats per token,
+``data`` identifies the tokens of the global batch. An evaluation row is ``{"kind": "evaluation", "step", "loss",
+"perplexity", "bits_per_byte", "tokens", "seconds"}``. Two runs that agree bit for bit have equal rows but for
+``seconds``, ``tokens_per_second`` and ``mfu``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmbatch.train.records import Record, cut_records, read_records
+
+METRICS_FILE = "metrics.jsonl"
+_MEASURED = ("seconds", "tokens_per_second", "mfu")
+
+
+def read_metrics(run_dir: Path) -> list[Record]:
+    """Every row of a run, oldest first; [] before the first step."""
+    return read_records(run_dir / METRICS_FILE)
+
+
+def training_rows(rows: list[Record]) -> list[Record]:
+    """The rows of optimizer steps."""
+    return [row for row in rows if row["kind"] == "train"]
+
+
+def evaluation_rows(rows: list[Record]) -> list[Record]:
+    """The rows of evaluations."""
+    return [row for row in rows if row["kind"] == "evaluation"]
+
+
+def last_step(rows: list[Record]) -> int:
+    """The last step that was logged; 0 before the first."""
+    return max((row["step"] for row in training_rows(rows)), default=0)
+
+
+def reproducible(rows: list[Record]) -> list[Record]:
+    """The rows without what a clock measured: equal for two runs that agree bit for bit."""
+    return [{key: value for key, value in row.items() if key not in _MEASURED} for row in rows]
+
+
+def cut_after(path: Path, step: int) -> int:
+    """Remove the rows of steps after ``step``, which will be taken again; how many there were."""
+    return cut_records(path, lambda row: row["step"] <= step)

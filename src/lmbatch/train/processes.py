@@ -1,0 +1,131 @@
+"""The processes of a run: started as asked, and agreeing on numbers.
+
+Several ways to launch silently start something else than was asked for: one process instead of two, or two runs that
+know nothing of each other. So what Accelerate found is compared with what the environment says, and a difference
+stops the run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed
+from accelerate.accelerator import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from lmbatch.errors import LaunchError
+
+_MIXED = {"launcher": None, "fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_ENGINES = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """What Accelerate made of the environment. ``kind`` is its ``distributed_type``."""
+
+    processes: int
+    kind: str
+
+
+def check_launch(launched: Launched, environ: Mapping[str, str]) -> None:
+    """Raises LaunchError if the processes are not the ones that the environment asks for."""
+    for variable, name in _ENGINES.items():
+        if environ.get(variable, "").lower() in ("1", "true"):
+            raise LaunchError(f"{variable} asks for {name}, which this loop does not drive", remedy="unset it")
+    asked, source = _asked(environ)
+    if asked != launched.processes:
+        raise LaunchError(
+            f"{source} asks for {asked} processes, but accelerate sees {launched.processes}: each of them would train "
+            "a run of its own",
+            remedy="on a machine without GPUs export ACCELERATE_USE_CPU=true and start the processes with torchrun; "
+            "with srun set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; for one process unset them",
+        )
+    if launched.processes > 1 and not launched.kind.startswith("MULTI_"):
+        raise LaunchError(
+            f"{launched.processes} processes with distributed_type {launched.kind}, which does not average gradients",
+            remedy="use distributed_type MULTI_GPU",
+        )
+
+
+def _asked(environ: Mapping[str, str]) -> tuple[int, str]:
+    if "WORLD_SIZE" in environ:
+        return int(environ["WORLD_SIZE"]), "WORLD_SIZE"
+    # accelerate's launcher for one process sets MASTER_ADDR only where several were asked for, and starts one.
+    if "MASTER_ADDR" in environ and "ACCELERATE_MIXED_PRECISION" in environ:
+        return 2, "accelerate launch (MASTER_ADDR without WORLD_SIZE)"
+    return int(environ.get("SLURM_STEP_NUM_TASKS", "1")), "SLURM_STEP_NUM_TASKS"
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """Device and precision by Accelerate, with the launch checked. Raises LaunchError."""
+    try:
+        accelerator = Accelerator(mixed_precision=_MIXED[precision])
+    except ValueError as error:
+        raise LaunchError(
+            f"accelerate refuses precision `{precision}` here: {' '.join(str(error).split())}",
+            remedy="set precision to fp32, or mixed_precision to 'no' in the accelerate config",
+        ) from error
+    kind = str(accelerator.distributed_type).rsplit(".", 1)[-1]
+    check_launch(Launched(processes=accelerator.num_processes, kind=kind), os.environ)
+    return accelerator
+
+
+def precision_of(accelerator: Accelerator) -> str:
+    """``fp32``, ``bf16`` or ``fp16``: what the launcher and the config came to."""
+    mixed = str(accelerator.mixed_precision)
+    return "fp32" if mixed == "no" else mixed
+
+
+class Ranks:
+    """Agreement between the processes of a run; with one process every method gives its argument back."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.rank = int(accelerator.process_index)
+        self.world = int(accelerator.num_processes)
+        self._device = accelerator.device
+
+    @property
+    def main(self) -> bool:
+        """Is this the process that writes?"""
+        return self.rank == 0
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over the processes, in float64."""
+        if self.world == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
+        torch.distributed.all_reduce(tensor)
+        return [float(value) for value in tensor.tolist()]
+
+    def any(self, flag: bool) -> bool:
+        """Is the flag set on any process?"""
+        return self.total([float(flag)])[0] > 0
+
+    def from_main(self, value: Any) -> Any:
+        """The main process's value, on every process."""
+        if self.world == 1:
+            return value
+        box = [value]
+        broadcast_object_list(box)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Wait for the others."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def leave(self, *, together: bool) -> None:
+        """Leave the process group. Without a barrier before it gloo aborts now and then; after an error there is
+        nobody to wait for."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            if together:
+                torch.distributed.barrier()
+            torch.distributed.destroy_process_group()

@@ -1,0 +1,242 @@
+"""Builds everything that an attempt needs, and hands it to the loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.accelerator import Accelerator
+
+from lmbatch import __version__
+from lmbatch.checkpoint import CheckpointFacts, Checkpoints, save_training_state
+from lmbatch.checkpoint.checkpoints import Checkpoint
+from lmbatch.config import TrainConfig, fingerprint
+from lmbatch.errors import ConfigError, StopRequested
+from lmbatch.loader import BatchLoader, LoaderState, TokenData, documents_of, open_train_data
+from lmbatch.model import build_model, flops_per_token, parameter_counts, peak_flops
+from lmbatch.store import open_store
+from lmbatch.train.attempts import AttemptLog
+from lmbatch.train.engine import Engine
+from lmbatch.train.evaluate import Validation
+from lmbatch.train.folder import RunFolder, check_tokenizer
+from lmbatch.train.loop import Hooks, Loop, Position
+from lmbatch.train.optimizer import build_optimizer
+from lmbatch.train.processes import Ranks, make_accelerator, precision_of
+from lmbatch.train.recorder import Recorder, last_logged_step
+from lmbatch.train.resume import choose_checkpoint, config_identity, load_checkpoint
+from lmbatch.train.samples import text_maker
+from lmbatch.train.schedule import check_schedule, total_steps
+from lmbatch.train.session import Standing
+from lmbatch.train.stop import StopFlag
+
+log = logging.getLogger(__name__)
+
+
+def train_run(
+    config: TrainConfig, folder: RunFolder, stop: StopFlag, ledger: AttemptLog | None, standing: Standing,
+    started: float,
+) -> None:  # fmt: skip
+    """Train until the run is done. Raises StopRequested after a stop, with everything saved."""
+    stop.check()
+    accelerator = make_accelerator(config.precision)
+    worker = Worker(config, folder, stop, ledger, standing, started, accelerator)
+    together = False
+    try:
+        worker.train()
+        together = True
+    except StopRequested:
+        together = True
+        raise
+    finally:
+        worker.ranks.leave(together=together)
+
+
+class Worker:
+    """One process of an attempt. ``ledger`` is there on the main process only."""
+
+    def __init__(
+        self, config: TrainConfig, folder: RunFolder, stop: StopFlag, ledger: AttemptLog | None, standing: Standing,
+        started: float, accelerator: Accelerator,
+    ) -> None:  # fmt: skip
+        self._config, self._folder, self._stop, self._ledger = config, folder, stop, ledger
+        self._standing, self._started, self._accelerator = standing, started, accelerator
+        self.ranks = Ranks(accelerator)
+        self._precision = precision_of(accelerator)
+
+    def train(self) -> None:
+        """Open the data, choose the checkpoint, build the model, run the loop."""
+        data = open_train_data(self._config.data, seed=self._config.seed)
+        check_tokenizer(self._config, data.manifest)
+        total = self._standing.total = total_steps(self._config, data.order.samples_per_epoch)
+        check_schedule(self._config.schedule, total)
+        with ExitStack() as stack:
+            checkpoints = stack.enter_context(self._open_checkpoints())
+            found = self._choose(checkpoints, data)
+            self._check()
+            engine = self._build(data, found)
+            self._check()
+            recorder = self._open_recorder(engine, data, total)
+            if recorder is not None:
+                stack.callback(recorder.close)
+            self._loop(stack, checkpoints, engine, data, recorder, found)
+
+    def _open_checkpoints(self) -> Checkpoints:
+        save = self._config.save
+        mirror = open_store(f"{save.store.rstrip('/')}/{self._config.run.name}") if save.store else None
+        return Checkpoints(open_store(str(self._folder.path)), keep=save.keep, mirror=mirror)
+
+    def _choose(self, checkpoints: Checkpoints, data: TokenData) -> Checkpoint | None:
+        found: Checkpoint | None = None
+        if self.ranks.main:
+            found = choose_checkpoint(checkpoints, self._config, data.manifest, self._precision)
+        found = self.ranks.from_main(found)
+        step = found.step if found is not None else 0
+        self._standing.resumed_from = self._standing.step = step
+        self._standing.saved = step if found is not None else None
+        if self._ledger is not None:
+            self._ledger.resumed(step, last_logged=last_logged_step(self._folder))
+        return found
+
+    def _build(self, data: TokenData, found: Checkpoint | None) -> Engine:
+        config = self._config
+        model = build_model(
+            config.model, vocab_size=data.manifest.tokenizer.size, sequence_length=config.data.sequence_length,
+            eod_id=data.manifest.tokenizer.eod_id, seed=config.seed,
+        )  # fmt: skip
+        engine = Engine(config, self._accelerator, model, build_optimizer(model, config.optimizer))
+        if found is not None:
+            load_checkpoint(found.folder, engine.plain_model, engine.plain_optimizer, engine.scaler)
+        return engine
+
+    def _open_recorder(self, engine: Engine, data: TokenData, total: int) -> Recorder | None:
+        if not self.ranks.main:
+            return None
+        self._folder.write_facts(self._config, data.manifest, _model_facts(engine, self._config))
+        self._folder.copy_tokenizer(open_store(self._config.data.store), data.manifest)
+        step = self._standing.resumed_from or 0
+        _log_summary(self._config, engine, data, step, total)
+        return Recorder(self._folder, self._config, step=step, total=total)
+
+    def _loop(
+        self, stack: ExitStack, checkpoints: Checkpoints, engine: Engine, data: TokenData, recorder: Recorder | None,
+        found: Checkpoint | None,
+    ) -> None:  # fmt: skip
+        position = _position(found)
+        loader = BatchLoader(
+            data.order, data.reader, batch_size=self._config.batch.size, micro=self._config.batch.micro,
+            start_sample=position.samples, rank=self.ranks.rank, world_size=self.ranks.world,
+            prefetch=self._config.data.prefetch,
+        )  # fmt: skip
+        stack.callback(loader.close)
+        assert self._standing.total is not None
+        loop = Loop(
+            config=self._config, engine=engine, loader=loader, validation=open_validation(self._config),
+            recorder=recorder, hooks=self._hooks(checkpoints, engine, data), stop=self._stop, standing=self._standing,
+            position=position, total=self._standing.total, mfu_of_speed=self._mfu_of_speed(engine),
+        )  # fmt: skip
+        loop.run()
+
+    def _hooks(self, checkpoints: Checkpoints, engine: Engine, data: TokenData) -> Hooks:
+        return Hooks(
+            save=lambda position: self._save(checkpoints, engine, data, position),
+            first_step=self._first_step,
+            origins=lambda samples: _origins(self._config, data, samples),
+            generate=text_maker(self._config, self._folder, engine) if self.ranks.main else None,
+        )
+
+    def _save(self, checkpoints: Checkpoints, engine: Engine, data: TokenData, position: Position) -> None:
+        """Every process holds the whole state, so the main one writes it and the others wait."""
+        if self.ranks.main:
+            facts = _facts(self._config, data, position, self.ranks.world, self._precision)
+            saved = checkpoints.save(facts, lambda folder: _write_state(folder, engine))
+            log.info("step %d saved: %.1f MB in %.2f s", saved.step, saved.bytes / 1e6, saved.seconds)
+        self.ranks.barrier()
+
+    def _first_step(self) -> None:
+        if self._ledger is not None:
+            self._ledger.first_step(time.monotonic() - self._started)
+
+    def _mfu_of_speed(self, engine: Engine) -> float | None:
+        device = self._accelerator.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        peak = self._config.peak_flops or peak_flops(name, self._precision)
+        flops = flops_per_token(engine.plain_model, self._config.data.sequence_length)
+        return None if peak is None else flops / (peak * self.ranks.world)
+
+    def _check(self) -> None:
+        """Raise StopRequested on every process if any was asked to stop."""
+        if self.ranks.any(self._stop.reason is not None):
+            self._stop.request("another process")
+            self._stop.check()
+
+
+def open_validation(config: TrainConfig) -> Validation | None:
+    """The validation samples; None if the config wants no evaluation or the split has not one whole sample."""
+    if config.evaluate.batches == 0:
+        return None
+    try:
+        data = open_train_data(config.data, seed=config.seed, split="validation")
+    except ConfigError as error:
+        log.warning("no evaluation: %s", error.message)
+        return None
+    wanted = config.evaluate.batches * config.batch.micro
+    return Validation(data, samples=min(wanted, data.order.samples_per_epoch))
+
+
+def _position(found: Checkpoint | None) -> Position:
+    if found is None:
+        return Position(step=0, samples=0, tokens=0)
+    return Position(found.step, found.facts.samples_consumed, found.facts.tokens_consumed)
+
+
+def _facts(config: TrainConfig, data: TokenData, position: Position, world: int, precision: str) -> CheckpointFacts:
+    digest = data.manifest.digest
+    state = LoaderState(manifest_digest=digest, seed=config.seed, samples_consumed=position.samples)
+    return CheckpointFacts(
+        step=position.step, samples_consumed=position.samples, tokens_consumed=position.tokens, world_size=world,
+        config=fingerprint(config), config_identity=config_identity(config), manifest_digest=digest,
+        loader=state.to_dict(), code_version=__version__, precision=precision,
+    )  # fmt: skip
+
+
+def _write_state(folder: Path, engine: Engine) -> None:
+    save_training_state(
+        folder, model=engine.plain_model, optimizer=engine.plain_optimizer, scaler=engine.scaler, extra={}
+    )
+
+
+def _origins(config: TrainConfig, data: TokenData, samples: list[int]) -> list[str]:
+    """The documents that samples were cut from, in words."""
+    spans = [span for sample in samples for span in data.order.locate(sample)]
+    found = documents_of(open_store(config.data.store), data.manifest, "train", spans)
+    return list(dict.fromkeys(f"{doc.path} at {doc.position} (id {doc.id})" for doc in found))
+
+
+def _model_facts(engine: Engine, config: TrainConfig) -> dict[str, Any]:
+    model = engine.plain_model
+    counts = parameter_counts(model)
+    return {
+        "type": config.model.type,
+        "parameters": {
+            "total": counts.total, "embedding": counts.embedding, "non_embedding": counts.non_embedding,
+        },
+        "sequence_length": config.data.sequence_length,
+        "flops_per_token": flops_per_token(model, config.data.sequence_length),
+        "config": json.loads(model.config.to_json_string()),
+    }  # fmt: skip
+
+
+def _log_summary(config: TrainConfig, engine: Engine, data: TokenData, step: int, total: int) -> None:
+    counts = parameter_counts(engine.plain_model)
+    epochs = total * config.batch.size / data.order.samples_per_epoch
+    log.info("%s: %s parameters (%s without embeddings)", config.model.type, f"{counts.total:,}",
+             f"{counts.non_embedding:,}")  # fmt: skip
+    log.info("corpus %s, %s tokens, digest %s", data.manifest.corpus, f"{data.manifest.tokens('train'):,}",
+             data.manifest.digest)  # fmt: skip
+    log.info("%s tokens per step, %d steps (%.2f epochs), %s", f"{engine.tokens_per_step:,}", total, epochs,
+             f"resumes at step {step}" if step else "starts at step 0")  # fmt: skip
