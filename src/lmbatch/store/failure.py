@@ -74,6 +74,8 @@ def store_error(failure: Failure, action: str, where: str, reason: str) -> Store
         return StoreFullError(message, remedy="make room in the object storage (or raise its quota), and run again")
     if failure.kind == "changed":
         return StoreError(message, remedy="the object was replaced while it was being read: run again")
+    if failure.status is not None and failure.status >= 500:  # a full disk, too, is often called an internal error
+        return StoreError(message, remedy="look at the server's log and its free space, and run again")
     return StoreError(message, remedy="check the endpoint and the server, and run again: what was done stays done")
 
 

@@ -1,0 +1,121 @@
+"""An HTTP proxy in front of an S3 server that spoils the requests it is told to.
+
+Headers, Host included, pass unchanged, so that the client's signatures stay valid.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+NO_SPACE = b"<Error><Code>InternalError</Code><Message>write volume: no space left on device</Message></Error>"
+
+
+class FaultProxy:
+    """``inject("PUT", "503", "lost answer")`` spoils the next two PUT requests; every other request passes.
+
+    Faults: ``503`` and ``full`` answer without forwarding; ``refused`` closes the connection without forwarding;
+    ``lost answer`` forwards and then closes; ``truncated`` sends half of the answer's body and closes; ``stalled``
+    sends half of it and then nothing until the proxy is closed.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._target = urlsplit(endpoint).netloc
+        self._faults: list[tuple[str, str]] = []
+        self._lock = threading.Lock()
+        self.released = threading.Event()
+        self.requests: list[str] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> FaultProxy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def inject(self, method: str, *faults: str) -> None:
+        self._faults += [(method, fault) for fault in faults]
+
+    @property
+    def pending(self) -> list[tuple[str, str]]:
+        """Faults that have not been used."""
+        return list(self._faults)
+
+    def fault_for(self, method: str) -> str | None:
+        with self._lock:
+            self.requests.append(method)
+            for number, (wanted, fault) in enumerate(self._faults):
+                if wanted == method:
+                    del self._faults[number]
+                    return fault
+        return None
+
+    def forward(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection(self._target, timeout=30)
+        try:
+            connection.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in request.headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return answer, answer.read()
+        finally:
+            connection.close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                fault = proxy.fault_for(self.command)
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if fault in ("503", "full", "refused"):
+                    self.close_connection = True
+                    if fault != "refused":
+                        status, text = (503, SLOW_DOWN) if fault == "503" else (500, NO_SPACE)
+                        self.reply(status, {"Content-Type": "application/xml"}, text, len(text))
+                    return
+                answer, content = proxy.forward(self, body)
+                if fault == "lost answer":
+                    self.close_connection = True
+                    return
+                self.answer(answer, content, fault)
+
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
+
+            def answer(self, answer: http.client.HTTPResponse, content: bytes, fault: str | None) -> None:
+                dropped = ("transfer-encoding", "connection", "content-length")
+                headers = {name: value for name, value in answer.getheaders() if name.lower() not in dropped}
+                length = int(answer.getheader("Content-Length") or len(content))
+                if fault is None:
+                    self.reply(answer.status, headers, content, length)
+                    return
+                self.close_connection = True
+                self.reply(answer.status, headers, content[: len(content) // 2], length)
+                if fault == "stalled":
+                    proxy.released.wait()
+
+            def reply(self, status: int, headers: dict[str, str], content: bytes, length: int) -> None:
+                self.send_response_only(status)
+                for name, value in {**headers, "Content-Length": str(length)}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+                self.wfile.flush()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
