@@ -6,7 +6,8 @@ import click
 
 from lmbatch.cli.common import config_option, human_bytes, json_option, print_json, print_table, set_option
 from lmbatch.config import PreprocessConfig, TokenizerConfig, load_config
-from lmbatch.tokens import load_tokenizer, train_tokenizer
+from lmbatch.tokens import load_tokenizer
+from lmbatch.tokens.train import train_tokenizer
 
 TRAIN_EPILOG = """\b
 Examples:

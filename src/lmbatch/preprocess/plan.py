@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from lmbatch.config import PreprocessConfig, differences, fingerprint, identity
 from lmbatch.config.base import Section, operational
-from lmbatch.corpus import FileProbe, InputFile, Piece, list_inputs, probe, split_file
+from lmbatch.corpus import FileProbe, InputFile, list_inputs, piece_bytes, probe, split_file
 from lmbatch.errors import PlanError, TokenizerError, VocabularyError
 from lmbatch.shards import dtype_for
 from lmbatch.store import FORMAT_VERSION, PLAN_KEY, TOKENIZER_PREFIX, FileEntry, Store, TokenizerEntry, open_store
@@ -33,7 +33,7 @@ class PlannedFile(Section):
 
 
 class PlannedPiece(Section):
-    """A range of one planned file: ``file`` is its number in the plan, ``bytes`` its share of the file's size."""
+    """A range of one planned file: ``file`` is its number in the plan, ``bytes`` what tasks are balanced by."""
 
     file: int
     start: int
@@ -67,8 +67,8 @@ class Plan(Section):
 
     @property
     def input_bytes(self) -> int:
-        """Size of all input files."""
-        return sum(file.size for file in self.files)
+        """Size of all input, as tasks are balanced by it."""
+        return sum(piece.bytes for task in self.tasks for piece in task.pieces)
 
 
 def make_plan(config: PreprocessConfig, raw: Store, tokenizer: TextTokenizer) -> Plan:
@@ -116,15 +116,10 @@ def choose_dtype(wanted: str, largest_id: int) -> str:
 def _pieces(inputs: Sequence[InputFile], probes: Sequence[FileProbe], config: PreprocessConfig) -> list[PlannedPiece]:
     pieces: list[PlannedPiece] = []
     for number, (file, facts) in enumerate(zip(inputs, probes, strict=True)):
-        cut = split_file(file, facts, config.corpus, config.tasks.bytes)
-        pieces += [_planned(number, piece, file.size, cut[-1].end) for piece in cut]
+        for piece in split_file(file, facts, config.corpus, config.tasks.bytes):
+            size = piece_bytes(piece, facts)
+            pieces.append(PlannedPiece(file=number, start=piece.start, end=piece.end, bytes=size))
     return pieces
-
-
-def _planned(number: int, piece: Piece, size: int, whole: int) -> PlannedPiece:
-    """Positions may count rows or row groups; the share of them stands for the share of the bytes."""
-    share = size * (piece.end - piece.start) // whole if whole else 0
-    return PlannedPiece(file=number, start=piece.start, end=piece.end, bytes=share)
 
 
 def group_tasks(pieces: Sequence[PlannedPiece], target_bytes: int) -> tuple[Task, ...]:

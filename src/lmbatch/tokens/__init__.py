@@ -5,11 +5,11 @@
     tokenizer folder ──load──▶ TextTokenizer ──▶ Encoder.encode(texts) ──▶ lists of ids (preprocess)
     documents (corpus) ──train──▶ tokenizer folder
 
-Works with the base install: ``transformers`` is not needed to write shards.
+Works with the base install: ``transformers`` is not needed to write shards. ``tokens.train`` reads a corpus and is
+imported by name, so that training a model (which loads a tokenizer) never imports corpus code.
 """
 
 from lmbatch.tokens.encode import Encoder
 from lmbatch.tokens.load import TextTokenizer, load_tokenizer
-from lmbatch.tokens.train import train_tokenizer
 
-__all__ = ["Encoder", "TextTokenizer", "load_tokenizer", "train_tokenizer"]
+__all__ = ["Encoder", "TextTokenizer", "load_tokenizer"]
