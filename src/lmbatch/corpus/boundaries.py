@@ -1,0 +1,56 @@
+"""Places in a JSON array at which a record certainly begins, found without reading what lies before.
+
+A raw ``"`` cannot occur inside a JSON string (RFC 8259, section 7), so ``{"K":`` with white space between the tokens
+is never text: it is an object whose first key is K. Behind a colon it is the value of a field; everywhere else it is
+an element, or the next sound thing after damage.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lmbatch.corpus.stream import Window
+
+_SPACE = b" \t\r\n"
+_MAX_SPACE = 4096  # white space allowed between two tokens; with more, a place is not taken for a boundary
+_MAX_KEY = 256  # bytes of a first key
+_GAP = rb"[ \t\r\n]{0,%d}+" % _MAX_SPACE
+_ANY_KEY = rb'(?:[^"\\]|\\.){0,%d}' % _MAX_KEY
+
+CONTEXT_BYTES = 4 * _MAX_SPACE + _MAX_KEY  # more than a boundary and the white space before it can take
+
+
+def boundary_pattern(key: bytes) -> re.Pattern[bytes]:
+    """The beginning of an object whose first key is ``key``, as raw bytes between the quotes."""
+    return _pattern(re.escape(key))
+
+
+def usable_key(key: bytes) -> bool:
+    """Can ``key`` mark a boundary? One of punctuation alone could be what lies between two strings."""
+    return 0 < len(key) <= _MAX_KEY and bool(key.strip(b" \t\r\n,:{}[]"))
+
+
+def next_boundary(pattern: re.Pattern[bytes], window: Window, position: int) -> int | None:
+    """Position of the first boundary at or after ``position`` that lies wholly in memory, or None.
+
+    The bytes before ``position`` that are in memory (CONTEXT_BYTES of them suffice) are looked at for a colon.
+    """
+    data = window.data
+    for match in pattern.finditer(data, max(0, position - window.base)):
+        start = match.start()
+        before = data[max(0, start - _MAX_SPACE) : start].rstrip(_SPACE)
+        if not before.endswith(b":"):
+            return window.base + start
+    return None
+
+
+def any_boundary(window: Window, position: int) -> int | None:
+    """The same for an object with any first key; good enough to go on at after damage."""
+    return next_boundary(_ANY, window, position)
+
+
+def _pattern(key: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"\{" + _GAP + b'"' + key + b'"' + _GAP + b":", re.DOTALL)
+
+
+_ANY = _pattern(_ANY_KEY)

@@ -1,0 +1,43 @@
+"""From a piece of an input file to its records, whatever the format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from lmbatch.config import CorpusConfig
+from lmbatch.config.preprocess import Format
+from lmbatch.corpus import columns, csv_rows, json_array, lines, whole_files
+from lmbatch.corpus.document import Record
+from lmbatch.corpus.source import Seen, Source
+from lmbatch.corpus.splitting import FileProbe, Piece
+from lmbatch.store import Store
+
+_READERS: dict[Format, Callable[[Source], Iterator[Record]]] = {
+    "json_array": json_array.read,
+    "json_lines": lines.read_json,
+    "csv": csv_rows.read,
+    "txt_lines": lines.read_text,
+    "txt_files": whole_files.read,
+    "parquet": columns.read_parquet,
+    "dataset": columns.read_dataset,
+}
+
+
+def read_piece(store: Store, config: CorpusConfig, piece: Piece, probe: FileProbe, seen: Seen) -> Iterator[Record]:
+    """Every record of a piece, in order: documents, and what could not become one with the reason.
+
+    Memory is bounded by about three times ``max_record_bytes`` and a few chunks. ``seen`` is complete when the
+    iterator is exhausted. Raises StoreError if the file cannot be read.
+    """
+    source = Source(store, config, piece, probe, seen)
+    for record in islice(_records(source), config.first_records):
+        seen.records += 1
+        yield record
+
+
+def _records(source: Source) -> Iterator[Record]:
+    if not source.probe.empty:
+        return _READERS[source.config.format](source)
+    source.seen.end_position = source.probe.size
+    return iter([source.make.rejected(0, source.probe.size, "empty_file", "there is nothing in the file")])
