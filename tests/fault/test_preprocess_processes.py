@@ -1,4 +1,4 @@
-"""The real command with real worker processes: workers killed, the driver killed, the disk full, two drivers at once."""
+"""The real command with real worker processes: killed workers, a killed driver, a full disk, two drivers at once."""
 
 from __future__ import annotations
 
