@@ -98,7 +98,7 @@ def _threads(cpu: bool, environ: Mapping[str, str]) -> str:
         return given
     if not cpu:
         return "1"
-    import psutil  # comes with accelerate; a login node needs neither
+    import psutil  # type: ignore[import-untyped]  # comes with accelerate; a login node needs neither
 
     return str(max(1, psutil.cpu_count(logical=False) or 1))
 

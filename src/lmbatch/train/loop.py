@@ -93,7 +93,8 @@ class Loop:
         self._record(self._row(gradients, step.first_sample, lr, time.monotonic() - start))
         if number == self.standing.resumed_from:
             self.hooks.first_step()
-        if gradients.stop:
+        # Several processes have agreed together with the loss; one alone asks again at the boundary itself.
+        if gradients.stop or (self.engine.ranks.world == 1 and self.stop.reason is not None):
             self.stop.request("another process")
             self.stop.check()
 

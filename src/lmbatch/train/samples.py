@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lmbatch.config import TrainConfig
 from lmbatch.train.engine import Engine
 from lmbatch.train.folder import RunFolder
 
+if TYPE_CHECKING:
+    from lmbatch.infer import TextGenerator
+
 log = logging.getLogger(__name__)
 
 
 def text_maker(config: TrainConfig, folder: RunFolder, engine: Engine) -> Callable[[str], str] | None:
-    """From a prompt to a text by the present weights; None if the config has no prompts or a library is missing."""
+    """From a prompt to a text by the present weights; None if the config has no prompts or a library is missing.
+
+    The tokenizer is read from the run folder at the first prompt.
+    """
     if not config.samples.prompts:
         return None
     try:
@@ -21,4 +29,9 @@ def text_maker(config: TrainConfig, folder: RunFolder, engine: Engine) -> Callab
     except ImportError as error:
         log.warning("no sample texts: %s", error)
         return None
-    return lambda prompt: prompt + str((TextGenerator, folder, engine))
+
+    @functools.cache
+    def generator() -> TextGenerator:
+        return TextGenerator(engine.plain_model, folder.tokenizer, context=config.data.sequence_length)
+
+    return lambda prompt: generator().generate([prompt], config.samples.generate)[0]
