@@ -81,14 +81,16 @@ def started() -> Iterator[list[subprocess.Popen[bytes]]]:
 def test_killed_workers_are_replaced_and_the_bytes_are_those_of_a_quiet_run(
     base: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
-    quiet = preprocess_here(config_for(base, store=str(base / "quiet")))
+    small = {"tasks": {"bytes": 1200}}
+    quiet = preprocess_here(config_for(base, store=str(base / "quiet"), **small))
     store = str(base / "stormy")
-    process = subprocess.Popen(command(base, store, "--set", "retries=20"), cwd=base, stderr=subprocess.DEVNULL)
+    storm = command(base, store, "--set", "retries=20", **small)
+    process = subprocess.Popen(storm, cwd=base, stderr=subprocess.DEVNULL)
     started.append(process)
     driver, luck, killed = psutil.Process(process.pid), random.Random(3), 0
     while killed < 4 and process.poll() is None:
         for worker in workers_of(driver)[:1]:
-            time.sleep(luck.uniform(0.3, 0.9))
+            time.sleep(luck.uniform(0.1, 0.6))
             try:
                 worker.send_signal(signal.SIGKILL)
                 killed += 1

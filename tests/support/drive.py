@@ -13,8 +13,8 @@ from typing import Any
 from lmbatch.config import PreprocessConfig
 from lmbatch.launch import open_target
 from lmbatch.preprocess import Plan, make_plan, merge, open_raw, run_task, store_plan
-from lmbatch.store import Manifest, Store, open_store
-from lmbatch.tokens import Encoder, load_tokenizer
+from lmbatch.store import Manifest, Store
+from lmbatch.tokens import Encoder
 
 _VOLATILE = ("attempt", "seconds", "cpu_seconds", "peak_memory_bytes")
 _WRITES = ("put", "put_file", "publish", "delete")
@@ -56,8 +56,7 @@ def kill_at(number: int, phase: str) -> Callable[[int, str, str, str], None]:
 def prepare(config: PreprocessConfig, store: Store | None = None) -> tuple[Store, Store, Plan, Encoder]:
     """Plan, and store the plan: (store, raw, plan, encoder)."""
     target = store if store is not None else open_target(config)
-    tokenizer = load_tokenizer(config.tokenizer.path, config.tokenizer.eod)
-    plan = make_plan(config, open_store(config.corpus.raw), tokenizer)
+    plan, tokenizer = make_plan(config)
     store_plan(target, plan, tokenizer)
     return target, open_raw(plan), plan, Encoder(tokenizer)
 
@@ -94,5 +93,7 @@ def contents(store: Store) -> dict[str, bytes]:
         if info.key.startswith("receipts/"):
             value = {key: item for key, item in json.loads(data).items() if key not in _VOLATILE}
             data = json.dumps(value, sort_keys=True).encode()
+        elif info.key == "plan.json":  # it also says where things lay; its fingerprint says what it is
+            data = json.loads(data)["fingerprint"].encode()
         found[info.key] = data
     return found

@@ -9,8 +9,6 @@ from lmbatch.cli.preprocess import overrides
 from lmbatch.config import PreprocessConfig, load_config
 from lmbatch.launch import open_target
 from lmbatch.preprocess import Plan, make_plan
-from lmbatch.store import open_store
-from lmbatch.tokens import load_tokenizer
 
 EPILOG = """\b
 Example:
@@ -40,8 +38,7 @@ def preprocess(
 ) -> None:
     """Show the files and tasks of a preprocessing job; nothing is written."""
     config = load_config(PreprocessConfig, config_path, [*overrides(raw, store, tokenizer), *sets])
-    facts = load_tokenizer(config.tokenizer.path, config.tokenizer.eod)
-    plan = make_plan(config, open_store(config.corpus.raw), facts)
+    plan, _ = make_plan(config)
     if as_json:
         print_json(summary(plan) | {"store": open_target(config).uri})
         return

@@ -26,7 +26,6 @@ from lmbatch.preprocess import (
     store_plan,
 )
 from lmbatch.store import Manifest, Receipt, Store, check_publish_once, open_store
-from lmbatch.tokens import load_tokenizer
 
 _POLL_SECONDS = 0.1
 _LONGEST_POLL_SECONDS = 2.0
@@ -76,10 +75,9 @@ def run_preprocess(
     with the reason of each task that failed for good (after all others were done).
     """
     clock = time.monotonic()
+    plan, tokenizer = make_plan(config)
     store = open_target(config)
     check_publish_once(store)
-    tokenizer = load_tokenizer(config.tokenizer.path, config.tokenizer.eod)
-    plan = make_plan(config, open_store(config.corpus.raw), tokenizer)
     store_plan(store, plan, tokenizer)
     # The stored copy is what the workers use: a damaged one must show before they start.
     spool = spool_of(config, plan)

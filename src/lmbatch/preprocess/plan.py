@@ -59,7 +59,6 @@ class Plan(Section):
     files: tuple[PlannedFile, ...]
     tasks: tuple[Task, ...]
     fingerprint: str = operational("")
-    made_by: str = operational("")
 
     def sealed(self) -> Plan:
         """The same plan with its fingerprint filled in."""
@@ -71,19 +70,21 @@ class Plan(Section):
         return sum(piece.bytes for task in self.tasks for piece in task.pieces)
 
 
-def make_plan(config: PreprocessConfig, raw: Store, tokenizer: TextTokenizer) -> Plan:
-    """List, probe and cut the input. Reads the head of every file and nothing else.
+def make_plan(config: PreprocessConfig) -> tuple[Plan, TextTokenizer]:
+    """List, probe and cut the input; the plan, and the tokenizer that it was made with.
 
-    Raises InputMissingError for an empty corpus and VocabularyError for a dtype that the tokenizer does not fit.
+    Reads the head of every file and nothing else. Raises InputMissingError for an empty corpus, TokenizerError for an
+    unusable tokenizer and VocabularyError for a dtype that it does not fit.
     """
+    raw = open_store(config.corpus.raw)
     inputs = list_inputs(raw, config.corpus)
+    tokenizer = load_tokenizer(config.tokenizer.path, config.tokenizer.eod)
     probes = [probe(raw, config.corpus, file) for file in inputs]
     files = [
         PlannedFile(path=file.path, size=file.size, etag=file.etag, modified=file.modified, probe=facts)
         for file, facts in zip(inputs, probes, strict=True)
     ]
-    pieces = _pieces(inputs, probes, config)
-    return Plan(
+    plan = Plan(
         config=config,
         raw=raw.uri,
         tokenizer=TokenizerEntry(
@@ -96,8 +97,9 @@ def make_plan(config: PreprocessConfig, raw: Store, tokenizer: TextTokenizer) ->
         ),
         dtype=choose_dtype(config.shards.dtype, tokenizer.largest_id),
         files=tuple(files),
-        tasks=group_tasks(pieces, config.tasks.bytes),
-    ).sealed()
+        tasks=group_tasks(_pieces(inputs, probes, config), config.tasks.bytes),
+    )
+    return plan.sealed(), tokenizer
 
 
 def choose_dtype(wanted: str, largest_id: int) -> str:

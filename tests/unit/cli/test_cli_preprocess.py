@@ -105,8 +105,8 @@ def test_a_single_task_by_hand(base: Path) -> None:
 
 def test_wudao_without_data_says_where_to_put_it_and_how_to_get_it(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "tok")
-    done = lmbatch("preprocess", "--config", str(ROOT / "configs/corpora/wudao.yaml"), "--tokenizer", str(tmp_path / "tok"),
-                   cwd=tmp_path)  # fmt: skip
+    config = str(ROOT / "configs/corpora/wudao.yaml")
+    done = lmbatch("preprocess", "--config", config, "--tokenizer", str(tmp_path / "tok"), cwd=tmp_path)
     assert done.returncode == 2
     assert "no input files" in done.stderr
     assert "data/raw/wudao" in done.stderr
