@@ -1,0 +1,21 @@
+"""Inference: from a run's checkpoint to a Hugging Face folder, and from a model to text.
+
+::
+
+    runs/NAME/ ── export_model ──▶ folder: model.safetensors, config.json, tokenizer files, model card
+      newest valid checkpoint            │
+                                         ▼ TextGenerator.from_folder
+    live model, tokenizer ──▶ TextGenerator(model, tokenizer, context=…)
+                                         │ generate(prompts, GenerateConfig)
+                                         ▼
+                              prompt + continuation, one text for each prompt
+
+Called by ``cli`` (export, generate) and by ``train`` (sample texts, which leave the run's random state alone). What
+is exported needs no lmbatch: plain ``AutoModelForCausalLM.from_pretrained`` loads it.
+"""
+
+from lmbatch.infer.export import export_model
+from lmbatch.infer.generate import Completion, TextGenerator, load_for_generation
+from lmbatch.infer.text import tidy_text
+
+__all__ = ["Completion", "TextGenerator", "export_model", "load_for_generation", "tidy_text"]

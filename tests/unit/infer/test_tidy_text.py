@@ -1,0 +1,58 @@
+"""The spaces of WordPiece."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmbatch.infer import TextGenerator, tidy_text
+
+
+@pytest.mark.parametrize(
+    ("raw", "tidy"),
+    [
+        ("今 天 天 气 很 好", "今天天气很好"),
+        ("今 天 ， 很 好 。 是 吗 ？", "今天，很好。是吗？"),
+        ("AI 来 了", "AI 来了"),
+        ("你 好 ， AI 来 了", "你好，AI 来了"),
+        ("用 GPT 3 写 作", "用 GPT 3 写作"),
+        ("hello world , ok", "hello world , ok"),
+        ("《 三 国 演 义 》 （ 上 ）", "《三国演义》（上）"),
+        ("他 说 “ 你 好 ” 。", "他说“你好”。"),
+        ("he said “ hi ” to", "he said “ hi ” to"),
+        ("安 녕 하세요 세계", "安 녕 하세요 세계"),
+        ("か な カ ナ", "かなカナ"),
+        ("𠮷 野 家", "𠮷野家"),
+        ("第 一 行\n第 二 行", "第一行\n第二行"),
+        ("   ", "   "),
+        ("", ""),
+    ],
+)
+def test_wordpiece(raw, tidy):
+    assert tidy_text(raw, "WordPiece") == tidy
+
+
+@pytest.mark.parametrize("kind", ["BPE", "Unigram", "WordLevel", ""])
+def test_other_tokenizers_mean_their_spaces(kind):
+    assert tidy_text("今 天 ， 好", kind) == "今 天 ， 好"
+
+
+@given(st.text(alphabet="今天，。 ab1“”…—《》가かー\n"))
+def test_once_is_enough_and_only_spaces_go(text):
+    tidy = tidy_text(text, "WordPiece")
+    assert tidy_text(tidy, "WordPiece") == tidy
+    assert tidy.replace(" ", "") == text.replace(" ", "")
+
+
+def test_the_prompt_is_left_as_it_was_written(model):
+    """Only the continuation is tidied, its first space included."""
+    generator = TextGenerator.__new__(TextGenerator)
+    generator._kind, generator._eod_id = "WordPiece", 0
+    words = {1: "今", 2: "天", 3: "好", 4: "AI"}
+    generator._decode = lambda ids: " ".join(words[i] for i in ids)
+    from lmbatch.infer.window import Window
+
+    window = Window((1, 2), 0, 5)
+    assert generator._completion("今 天", window, [3, 3, 0]).text == "今 天好好"
+    assert generator._completion("今 天", window, [4, 3]).text == "今 天 AI 好"
