@@ -1,0 +1,49 @@
+"""Which tokens come next: sample order, local shards, batches read ahead.
+
+::
+
+    manifest.json ──▶ SampleOrder          sample number ──▶ spans of shards (pure: digest, seed, number)
+                          │
+    shards in a store ──▶ ShardCache ──▶ TokenReader     checked once, bounded disk, mapped memory
+                          │
+                          ▼
+                      BatchLoader ──▶ Step(Batch, …) for this rank     read ahead by a thread
+                      EvaluationBatches ──▶ Batch                      the validation split in a fixed order
+
+    spans ──▶ documents_of ──▶ file, byte offset and id of every document in them
+
+``train`` calls it. It imports ``config``, ``store`` and ``shards``, and no torch. A run's place in the data is three
+values, LoaderState: the manifest's digest, the seed, and how many samples are done.
+"""
+
+from lmbatch.loader.batches import Batch, BatchLoader, Step, check_batch
+from lmbatch.loader.cache import ShardCache
+from lmbatch.loader.data import TokenData, open_train_data, read_manifest
+from lmbatch.loader.evaluation import EvaluationBatches
+from lmbatch.loader.order import SampleOrder, Window
+from lmbatch.loader.origin import DocumentOrigin, documents_of
+from lmbatch.loader.reader import TokenReader, TokenSource, read_sample, read_samples
+from lmbatch.loader.state import LoaderState
+from lmbatch.loader.stream import Span
+
+__all__ = [
+    "Batch",
+    "BatchLoader",
+    "DocumentOrigin",
+    "EvaluationBatches",
+    "LoaderState",
+    "SampleOrder",
+    "ShardCache",
+    "Span",
+    "Step",
+    "TokenData",
+    "TokenReader",
+    "TokenSource",
+    "Window",
+    "check_batch",
+    "documents_of",
+    "open_train_data",
+    "read_manifest",
+    "read_sample",
+    "read_samples",
+]

@@ -1,0 +1,167 @@
+"""Batches for one rank, read ahead by a background thread."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from lmbatch.errors import ConfigError
+from lmbatch.loader.order import SampleOrder
+from lmbatch.loader.reader import TokenSource, gather
+from lmbatch.loader.stream import Located
+
+log = logging.getLogger(__name__)
+_LOCATE_AT_ONCE = 1024  # samples; the cost of a permutation is in its calls, not in its values
+_CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One forward pass: ``tokens`` is int64, (micro, sequence_length + 1); row i is global sample ``samples[i]``."""
+
+    first_sample: int
+    samples: tuple[int, ...]
+    tokens: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One optimizer step of one rank. ``first_sample`` is the first of the whole step, over all ranks."""
+
+    first_sample: int
+    batches: tuple[Batch, ...]
+
+
+class BatchLoader:
+    """Yields Steps without end, epoch after epoch: step s covers ``batch_size`` samples from ``start_sample +
+    s * batch_size`` on, of which rank r reads the r-th of ``world_size`` equal runs, in batches of ``micro``.
+
+    A thread keeps ``prefetch`` steps ready. What goes wrong in it is raised by next(), as it was raised there.
+    """
+
+    def __init__(
+        self,
+        order: SampleOrder,
+        reader: TokenSource,
+        *,
+        batch_size: int,
+        micro: int,
+        start_sample: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        prefetch: int = 4,
+    ) -> None:
+        """Raises ConfigError if the batch cannot be shared out evenly."""
+        check_batch(batch_size, micro, world_size)
+        self._order, self._source = order, reader
+        self._batch_size, self._micro = batch_size, micro
+        self._per_rank = batch_size // world_size
+        self._start, self._offset = start_sample, rank * self._per_rank
+        self._held_end = -1
+        self._ready: queue.SimpleQueue[Step | BaseException] = queue.SimpleQueue()
+        self._room = threading.Semaphore(prefetch)
+        self._closed = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="lmbatch-loader", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Step]:
+        return self
+
+    def __next__(self) -> Step:
+        """The next step. Raises StopIteration after close()."""
+        if self._failure is not None:
+            raise self._failure
+        if self._closed.is_set():
+            raise StopIteration
+        item = self._ready.get()
+        if isinstance(item, BaseException):
+            self._failure = item
+            raise item
+        self._room.release()
+        return item
+
+    def close(self) -> None:
+        """Ends the thread, whatever it is waiting for. The reader stays open: it belongs to the caller."""
+        self._closed.set()
+        self._room.release()
+        self._ready.put(StopIteration())  # for a consumer that is waiting
+        self._thread.join(_CLOSE_SECONDS)
+        if self._thread.is_alive():
+            log.warning("the loader is still fetching a shard; it will stop after that")
+
+    def __enter__(self) -> BatchLoader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            steps = self._steps()
+            while self._room.acquire() and not self._closed.is_set():
+                self._ready.put(next(steps))
+        except BaseException as error:
+            self._ready.put(error)
+
+    def _steps(self) -> Iterator[Step]:
+        at_once = max(1, _LOCATE_AT_ONCE // self._per_rank)
+        for block in itertools.count(self._start, at_once * self._batch_size):
+            firsts = block + self._batch_size * np.arange(at_once)
+            samples = (firsts[:, None] + self._offset + np.arange(self._per_rank)).ravel()
+            located = self._order.locate_many(samples)
+            for number, first in enumerate(firsts.tolist()):
+                mine = slice(number * self._per_rank, (number + 1) * self._per_rank)
+                yield self._step(first, located[mine])
+
+    def _step(self, first: int, located: Located) -> Step:
+        tokens = self._read(first + self._offset, located)
+        starts = range(0, self._per_rank, self._micro)
+        return Step(
+            first, tuple(self._batch(first + self._offset + at, tokens[at : at + self._micro]) for at in starts)
+        )
+
+    def _batch(self, first: int, tokens: npt.NDArray[np.int64]) -> Batch:
+        return Batch(first, tuple(range(first, first + len(tokens))), tokens)
+
+    def _read(self, first: int, located: Located) -> npt.NDArray[np.int64]:
+        """Samples from ``first`` on, window by window, so that never more than one window has to be at hand."""
+        out = np.empty((self._per_rank, self._order.sequence_length + 1), np.int64)
+        done = 0
+        while done < self._per_rank:
+            self._enter_window(first + done)
+            end = min(self._per_rank, self._held_end - first)
+            self._fill(first + done, located[done:end], out[done:end])
+            done = end
+        return out
+
+    def _fill(self, first: int, located: Located, out: npt.NDArray[np.int64]) -> None:
+        gather(self._source, located, lambda row: self._order.locate(first + row), out)
+
+    def _enter_window(self, sample: int) -> None:
+        if sample < self._held_end:
+            return
+        window = self._order.window_of(sample)
+        following = self._order.window_of(window.end)
+        self._source.hold(self._order.shards_needed(window), self._order.shards_needed(following))
+        self._held_end = window.end
+
+
+def check_batch(batch_size: int, micro: int, world_size: int) -> None:
+    """Raises ConfigError, naming the numbers, unless ``batch_size`` is a multiple of ``micro * world_size``."""
+    if batch_size % (micro * world_size):
+        raise ConfigError(
+            f"batch.size {batch_size} is not a multiple of batch.micro {micro} × {world_size} processes = "
+            f"{micro * world_size}",
+            remedy="change batch.micro (it decides no result), the number of processes, or batch.size",
+        )

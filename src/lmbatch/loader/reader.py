@@ -1,0 +1,108 @@
+"""From samples to tokens: map the shards that are needed, copy the tokens out."""
+
+from __future__ import annotations
+
+import resource
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lmbatch.loader.cache import ShardCache
+from lmbatch.loader.order import SampleOrder
+from lmbatch.loader.prefetch import Prefetcher
+from lmbatch.loader.stream import Ints, Located, Span
+from lmbatch.shards import TokenArray, map_tokens
+from lmbatch.store import FileEntry, ShardEntry
+
+_MOST_OPEN = 16_384
+
+
+class TokenSource(Protocol):
+    """What gives the tokens of shards by number: TokenReader, or anything else in tests."""
+
+    def tokens(self, shard: int) -> TokenArray:
+        """All tokens of a shard, 1-D, in the shard's own dtype."""
+
+    def hold(self, current: Sequence[int], upcoming: Sequence[int]) -> None:
+        """The shards of the current window stay at hand; those of the next one may be fetched in the background."""
+
+
+class TokenReader:
+    """The shards of one split, mapped into memory through a cache when they are first looked at."""
+
+    def __init__(self, cache: ShardCache, entries: Sequence[ShardEntry], dtype: str) -> None:
+        self._cache = cache
+        self._entries = entries
+        self._dtype = dtype
+        self._open: OrderedDict[int, TokenArray] = OrderedDict()
+        self._most_open = _most_open()
+        self._prefetcher: Prefetcher[FileEntry] = Prefetcher(cache.path)
+
+    def tokens(self, shard: int) -> TokenArray:
+        """All tokens of a shard, 1-D, read-only, in the shard's own dtype. Raises what ShardCache.path() raises."""
+        tokens = self._open.get(shard)
+        if tokens is None:
+            entry = self._entries[shard]
+            # A plain array of the map: slicing a memmap object costs more than copying a sequence.
+            tokens = map_tokens(self._cache.path(entry.bin), self._dtype, entry.tokens).view(np.ndarray)
+            self._open[shard] = tokens
+            if len(self._open) > self._most_open:
+                self._open.popitem(last=False)
+        return tokens
+
+    def hold(self, current: Sequence[int], upcoming: Sequence[int]) -> None:
+        """Keeps the current window in the cache and fetches it and the next one, as far as it fits, in order.
+
+        Raises ConfigError if the current window is larger than the cache.
+        """
+        keep = set(current) | set(upcoming)
+        for shard in [shard for shard in list(self._open) if shard not in keep]:
+            self._open.pop(shard, None)
+        needed = [self._entries[shard].bin for shard in current]
+        later = self._cache.hold(needed, [self._entries[shard].bin for shard in upcoming])
+        self._prefetcher.want([*needed, *later])
+
+    def close(self) -> None:
+        """Unmaps the shards and lets go of the cache."""
+        self._prefetcher.close()
+        self._open.clear()
+        self._cache.close()
+
+
+def gather(
+    source: TokenSource, located: Located, spans: Callable[[int], tuple[Span, ...]], out: npt.NDArray[np.int64]
+) -> None:
+    """Copies sample i of ``located`` into ``out[i]``; ``spans(i)`` is asked for those that lie in several shards."""
+    length = out.shape[1]
+    places = zip(located.shard.tolist(), located.start.tolist(), located.whole.tolist(), strict=True)
+    for row, (shard, start, whole) in enumerate(places):
+        if whole:
+            out[row] = source.tokens(shard)[start : start + length]
+        else:
+            out[row] = np.concatenate([_piece(source, span) for span in spans(row)])
+
+
+def read_samples(order: SampleOrder, source: TokenSource, samples: Ints) -> npt.NDArray[np.int64]:
+    """The tokens of ``samples`` (ascending global numbers): int64, (len(samples), sequence_length + 1)."""
+    out = np.empty((len(samples), order.sequence_length + 1), np.int64)
+    gather(source, order.locate_many(samples), lambda row: order.locate(int(samples[row])), out)
+    return out
+
+
+def read_sample(order: SampleOrder, source: TokenSource, sample: int) -> npt.NDArray[np.int64]:
+    """The tokens of one global sample number: int64, (sequence_length + 1,)."""
+    tokens: npt.NDArray[np.int64] = read_samples(order, source, np.array([sample]))[0]
+    return tokens
+
+
+def _most_open() -> int:
+    """Maps at once: each keeps a file descriptor, and half of them are left to the rest of the process."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_OPEN if limit == resource.RLIM_INFINITY else max(1, min(_MOST_OPEN, limit // 2))
+
+
+def _piece(source: TokenSource, span: Span) -> TokenArray:
+    return source.tokens(span.shard)[span.start : span.start + span.length]
