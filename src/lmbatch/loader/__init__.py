@@ -19,7 +19,7 @@ values, LoaderState: the manifest's digest, the seed, and how many samples are d
 from lmbatch.loader.batches import Batch, BatchLoader, Step, check_batch
 from lmbatch.loader.cache import ShardCache
 from lmbatch.loader.data import TokenData, open_train_data, read_manifest
-from lmbatch.loader.evaluation import EvaluationBatches
+from lmbatch.loader.evaluation import EvaluationBatches, Sequences
 from lmbatch.loader.order import SampleOrder, Window
 from lmbatch.loader.origin import DocumentOrigin, documents_of
 from lmbatch.loader.reader import TokenReader, TokenSource, read_sample, read_samples
@@ -33,6 +33,7 @@ __all__ = [
     "EvaluationBatches",
     "LoaderState",
     "SampleOrder",
+    "Sequences",
     "ShardCache",
     "Span",
     "Step",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
 
 from lmbatch.config import CacheConfig, DataConfig
 from lmbatch.errors import ConfigError, ObjectNotFoundError
 from lmbatch.loader.cache import ShardCache, total_bytes
-from lmbatch.loader.evaluation import EvaluationBatches
+from lmbatch.loader.evaluation import EvaluationBatches, Sequences
 from lmbatch.loader.order import SampleOrder
 from lmbatch.loader.reader import TokenReader
 from lmbatch.store import MANIFEST_KEY, Manifest, ShardEntry, Split, Store, open_store, parse_manifest
@@ -23,38 +25,31 @@ class TokenData:
     """One split of a preprocessed corpus, ready to be read. Close it, or use it as a context manager."""
 
     def __init__(self, store: Store, manifest: Manifest, split: Split, config: DataConfig, seed: int) -> None:
+        """Raises ConfigError if the split is smaller than one sample."""
         self.store = store
         self.manifest = manifest
         self.split = split
         self.entries = manifest.of(split)
-        self._config = config
-        self._seed = seed
+        self.order = SampleOrder.from_manifest(
+            manifest,
+            split,
+            seed=seed,
+            sequence_length=config.sequence_length,
+            shuffle=config.shuffle,
+            window_shards=config.window_shards,
+        )
         cache = ShardCache(store, cache_folder(config.cache), config.cache.max_bytes)
         self.reader = TokenReader(cache, self.entries, manifest.dtype)
+        self._sequences = Sequences([entry.tokens for entry in self.entries], self.reader, config.sequence_length)
 
-    @cached_property
-    def order(self) -> SampleOrder:
-        """The order of training samples. Raises ConfigError if the split is smaller than one sample."""
-        return SampleOrder.from_manifest(
-            self.manifest,
-            self.split,
-            seed=self._seed,
-            sequence_length=self._config.sequence_length,
-            shuffle=self._config.shuffle,
-            window_shards=self._config.window_shards,
-        )
+    def read(self, number: int) -> npt.NDArray[np.int64]:
+        """Sequence ``number`` of the split in the manifest's order, unshuffled: int64, (sequence_length + 1,)."""
+        tokens: npt.NDArray[np.int64] = self._sequences.read(range(number, number + 1))[0]
+        return tokens
 
     def evaluation(self, *, micro: int, batches: int, rank: int = 0, world_size: int = 1) -> EvaluationBatches:
-        """The first ``batches`` batches of the split, unshuffled; none if it is smaller than one sample."""
-        return EvaluationBatches(
-            [entry.tokens for entry in self.entries],
-            self.reader,
-            sequence_length=self._config.sequence_length,
-            micro=micro,
-            batches=batches,
-            rank=rank,
-            world_size=world_size,
-        )
+        """The first ``batches`` batches of the split, unshuffled."""
+        return EvaluationBatches(self._sequences, micro=micro, batches=batches, rank=rank, world_size=world_size)
 
     def close(self) -> None:
         """Unmaps the shards and lets go of the cache."""
@@ -72,21 +67,14 @@ class TokenData:
 def open_train_data(config: DataConfig, *, seed: int, split: Split = "train") -> TokenData:
     """The data of a config. Reads the manifest and no shard.
 
-    Raises ConfigError for a manifest that is missing or is not the pinned one, for a training split smaller than one
-    sample, and for a cache too small for the way of shuffling; StoreError for what the store refuses.
+    Raises ConfigError for a manifest that is missing or is not the pinned one, for a split smaller than one sample,
+    and for a cache too small for the way of shuffling; StoreError for what the store refuses.
     """
     store = open_store(config.store)
     manifest = read_manifest(store, config.digest)
     if split == "train" and store.local_path(MANIFEST_KEY) is None:
         check_room(manifest.of(split), config)
-    data = TokenData(store, manifest, split, config, seed)
-    if split == "train":
-        try:
-            assert data.order.samples_per_epoch
-        except ConfigError:
-            data.close()
-            raise
-    return data
+    return TokenData(store, manifest, split, config, seed)
 
 
 def read_manifest(store: Store, digest: str | None) -> Manifest:
