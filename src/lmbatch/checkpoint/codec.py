@@ -66,7 +66,8 @@ def decode(value: Any, tensors: Tensors) -> Any:
 
 def _decode_marked(mark: str, inner: Any, tensors: Tensors) -> Any:
     if mark == "$tensor":
-        return tensors[inner]
+        # safetensors maps the file; state must not depend on a file that retention will delete.
+        return tensors[inner].clone()
     if mark == "$tuple":
         return tuple(decode(item, tensors) for item in inner)
     if mark == "$float":

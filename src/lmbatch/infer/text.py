@@ -24,8 +24,8 @@ _BETWEEN = re.compile(
 def tidy_text(text: str, tokenizer_kind: str) -> str:
     """Remove the spaces that WordPiece decoding leaves between CJK characters and at their punctuation.
 
-    ``今 天 ， AI 来 了`` → ``今天，AI 来了``. Spaces between other words stay. ``tokenizer_kind`` is the model's class in
-    `tokenizers` (WordPiece, BPE, Unigram, WordLevel); the texts of every kind but WordPiece stay as they are.
+    ``今 天 ， AI 来 了`` → ``今天，AI 来了``. Spaces between other words stay. ``tokenizer_kind`` is the model's class
+    in `tokenizers` (WordPiece, BPE, Unigram, WordLevel); texts of every kind but WordPiece stay as they are.
     """
     if tokenizer_kind != "WordPiece":
         return text

@@ -73,7 +73,7 @@ def test_a_forked_child_that_outlives_the_holder_does_not_hold_it(run_dir):
         child.kill()
         child.wait()
         try:
-            RunLock(run_dir).acquire()
+            RunLock(run_dir, wait_seconds=10).acquire()  # the grandchild may not have begun to run yet
         finally:
             os.kill(grandchild, signal.SIGKILL)
 

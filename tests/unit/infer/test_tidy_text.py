@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from lmbatch.infer import TextGenerator, tidy_text
+from lmbatch.config import GenerateConfig
+from lmbatch.errors import TokenizerError
+from lmbatch.infer import TextGenerator, folder, tidy_text
+from lmbatch.infer.window import Window
 
 
 @pytest.mark.parametrize(
@@ -51,8 +56,27 @@ def test_the_prompt_is_left_as_it_was_written(model):
     generator._kind, generator._eod_id = "WordPiece", 0
     words = {1: "今", 2: "天", 3: "好", 4: "AI"}
     generator._decode = lambda ids: " ".join(words[i] for i in ids)
-    from lmbatch.infer.window import Window
-
     window = Window((1, 2), 0, 5)
     assert generator._completion("今 天", window, [3, 3, 0]).text == "今 天好好"
     assert generator._completion("今 天", window, [4, 3]).text == "今 天 AI 好"
+
+
+def test_a_bert_folder_gives_tidy_text(tmp_path):
+    """vocab.txt alone, as bert-base-chinese has it; transformers once built five entries from such a file."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "今", "天", "很", "好", "，"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    torch.manual_seed(3)
+    config = GPT2Config(vocab_size=10, n_positions=16, n_embd=8, n_layer=1, n_head=1, eos_token_id=3, bos_token_id=3)
+    generator = TextGenerator(GPT2LMHeadModel(config), tmp_path, context=16)
+    (completion,) = generator.complete(["今天很"], GenerateConfig(max_new_tokens=12, temperature=9.0, seed=1))
+    assert completion.tokens > 3
+    assert " " not in completion.text
+    assert "##" not in completion.text
+
+
+def test_a_vocabulary_that_transformers_loses_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "vocab.txt").write_text("[UNK]\n今\n天\n", encoding="utf-8")
+    monkeypatch.setattr(folder, "AutoTokenizer", type("Lossy", (), {"from_pretrained": lambda *_, **__: ["[UNK]"]}))
+    with pytest.raises(TokenizerError, match="1 of the tokenizer's 3 entries"):
+        folder.load_tokenizer(tmp_path)
