@@ -63,5 +63,5 @@ def head(config_path: str, count: int, sets: tuple[str, ...], as_json: bool) -> 
     else:
         print_table(
             ("file", "byte", "kind", "text"),
-            [(row["file"], row["position"], row["kind"], str(row["text"])[:60]) for row in rows],
+            [(row["file"], row["position"], row["kind"], " ".join(str(row["text"]).split())[:50]) for row in rows],
         )
