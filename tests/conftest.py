@@ -29,6 +29,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     server = load_script(ROOT / "cluster" / "s3_server.py").S3Server(tmp_path_factory.mktemp("s3-server"))
     server.start()
     yield server
+    server.kill()  # its data is of no use to anyone, so there is no point in waiting for it
     server.stop(wipe=True)
 
 

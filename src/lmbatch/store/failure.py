@@ -102,8 +102,9 @@ def _reason(error: Exception, text: str, status: int | None) -> str:
     if code or said:
         return f"{status or ''} {code}: {said}".strip()
     first = text.splitlines()[0] if text else type(error).__name__
+    first = first.rpartition(" - ")[2].strip().removesuffix(":")  # before it stand the URL and the times
     deepest = _DEEPEST.findall(text)
-    return f"{first.strip().removesuffix(':')} ({deepest[-1]})" if deepest else first.strip().removesuffix(":")
+    return f"{first} ({deepest[-1]})" if deepest else first
 
 
 def _status(text: str) -> int | None:
