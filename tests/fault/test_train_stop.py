@@ -71,10 +71,7 @@ def test_kill_9_costs_the_steps_since_the_last_checkpoint(store, straight, confi
     assert alive.resumed_from == saved
 
 
-@pytest.mark.parametrize(
-    ("stage", "resumed"),
-    [("BEFORE_PAYLOAD", 5), ("MID_PAYLOAD", 5), ("AFTER_PAYLOAD", 5), ("BEFORE_RECEIPT", 5), ("AFTER_RECEIPT", 10)],
-)
+@pytest.mark.parametrize(("stage", "resumed"), [("MID_PAYLOAD", 5), ("BEFORE_RECEIPT", 5), ("AFTER_RECEIPT", 10)])
 def test_kill_9_in_the_middle_of_a_save(store, straight, config, tmp_path, stage, resumed):
     assert run_child(config, step=10, number=signal.SIGKILL, stage=stage) == -signal.SIGKILL
     result = resume(store, tmp_path, straight)
@@ -96,7 +93,7 @@ def test_a_signal_to_accelerates_launcher_saves_too(store, straight, config, tmp
     stopped, finished = read_attempts(result.run_dir)
     assert (stopped.why, stopped.detail) == ("stopped", "SIGTERM"), errors
     assert finished.resumed_from == stopped.last_saved_step == stopped.last_step >= 6
-    assert not Path(f"/proc/{stopped.pid}").exists()
+    assert has_ended(stopped.pid)
 
 
 def test_a_signal_during_the_start_up_is_honoured(config, tmp_path):
@@ -112,6 +109,14 @@ def test_a_signal_during_the_start_up_is_honoured(config, tmp_path):
     assert not (tmp_path / "tiny" / "checkpoints").exists()
 
 
+def has_ended(pid: int) -> bool:
+    """Is the process gone, or a zombie that nobody has waited for?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def wait_for_handler(pid: int, number: signal.Signals) -> None:
     """Until the process catches the signal (``SigCgt`` in /proc/PID/status)."""
     while True:
@@ -121,9 +126,12 @@ def wait_for_handler(pid: int, number: signal.Signals) -> None:
             return
 
 
-def test_two_processes_stop_together_and_read_the_same_samples(store, straight, tmp_path):
+def test_two_processes_stop_together_and_read_the_same_samples(store, tmp_path):
     """torchrun with two processes on the CPU; a signal to one of them stops both after the same step."""
-    settings = tiny_settings(store, tmp_path)
+    still = {name: 0.0 for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+    changes = {"model": {"config": still}, "optimizer": {"clip_norm": None}}
+    alone = train(tiny_config(store, tmp_path / "alone", **changes)).run_dir
+    settings = tiny_settings(store, tmp_path, **changes)
     config = write_config(tmp_path / "tiny.yaml", settings)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
@@ -132,13 +140,13 @@ def test_two_processes_stop_together_and_read_the_same_samples(store, straight, 
     run = subprocess.run(command, env={**ENVIRON, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
     (attempt,) = read_attempts(tmp_path / "tiny")
     assert (attempt.why, attempt.world_size) == ("stopped", 2), run.stderr
-    two, one = training_rows(read_metrics(tmp_path / "tiny")), training_rows(read_metrics(straight))
+    two, one = training_rows(read_metrics(tmp_path / "tiny")), training_rows(read_metrics(alone))
     assert two[-1]["step"] == attempt.last_saved_step < 20
     keys = ("step", "samples", "data", "lr")
     for left, right in zip(two, one, strict=False):
         assert [left[key] for key in keys] == [right[key] for key in keys]
-        assert left["loss"] == pytest.approx(right["loss"], rel=0.02)
-    result = train(tiny_config(store, tmp_path))
+        assert left["loss"] == pytest.approx(right["loss"], rel=1e-5)
+    result = train(tiny_config(store, tmp_path, **changes))
     assert (result.resumed_from, result.exit_code) == (attempt.last_saved_step, 0)
     after = training_rows(read_metrics(result.run_dir))
     assert [row["data"] for row in after] == [row["data"] for row in one]

@@ -97,7 +97,7 @@ def run_child(config: Path, *, step: int, number: signal.Signals, stage: str | N
     The exit code; minus the signal's number for a process that was killed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lmbatch.train.worker", "lmbatch.infer", "torch._dynamo"])
+    context.set_forkserver_preload(["lmbatch.train.worker", "lmbatch.infer"])
     process = context.Process(target=_child, args=(str(config), step, int(number), stage))
     process.start()
     process.join()

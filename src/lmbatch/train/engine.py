@@ -68,11 +68,12 @@ class Engine:
         self, config: TrainConfig, accelerator: Accelerator, model: PreTrainedModel, optimizer: torch.optim.Optimizer
     ) -> None:
         self._config = config
-        self._accelerator: Any = accelerator
+        self._accelerator: Any = accelerator  # its methods carry no types
         self.ranks = Ranks(accelerator)
         self.tokens_per_step = config.batch.size * config.data.sequence_length
         self.plain_optimizer = optimizer
-        self._model, self._optimizer = self._accelerator.prepare(model, optimizer)
+        prepare: Any = accelerator.prepare
+        self._model, self._optimizer = prepare(model, optimizer)
         # Evaluation must not go through the data-parallel wrapper: its processes may see unequal numbers of batches.
         self.plain_model: PreTrainedModel = accelerator.unwrap_model(self._model)
         self._micro_losses: list[torch.Tensor] = []
@@ -121,7 +122,7 @@ class Engine:
 
     def summed_loss(self, tokens: np.ndarray) -> float:
         """Summed cross-entropy in nats of (B, T + 1) tokens, without gradients or dropout."""
-        self.plain_model.eval()
+        self.plain_model.train(False)
         with torch.no_grad():
             return float(self._loss(self.plain_model, tokens).item())
 

@@ -58,7 +58,7 @@ class Loop:
     config: TrainConfig
     engine: Engine
     loader: BatchLoader
-    validation: Validation | None
+    validation: Validation | None  # None: no evaluation
     recorder: Recorder | None  # on the main process
     hooks: Hooks
     stop: StopFlag
@@ -165,7 +165,7 @@ class Loop:
             return
         done = self.recorder is not None and self.recorder.has_evaluation(step)
         if not self.engine.ranks.from_main(done):
-            values = evaluate(self.validation, self.engine, micro=self.config.batch.micro, check=self._agreed_check)
+            values = evaluate(self.validation, self.engine, check=self._agreed_check)
             if self.recorder is not None:
                 self.recorder.evaluation({"step": step, **values})
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed
 from accelerate.accelerator import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils.operations import broadcast_object_list
 
 from lmbatch.errors import LaunchError
 

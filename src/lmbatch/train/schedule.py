@@ -28,9 +28,12 @@ def total_steps(config: TrainConfig, samples_per_epoch: int) -> int:
 
 
 def check_schedule(schedule: ScheduleConfig, total: int) -> None:
-    """Raises ConfigError if warm-up and decay do not fit into ``total`` steps."""
-    decay = schedule.decay_steps or 0
-    if schedule.warmup_steps + decay > total:
+    """Raises ConfigError if warm-up and a decay of a given length do not fit into ``total`` steps.
+
+    A run that is over before its warm-up is short, not wrong.
+    """
+    decay = schedule.decay_steps
+    if decay is not None and schedule.warmup_steps + decay > total:
         raise ConfigError(
             f"schedule: {schedule.warmup_steps} steps of warm-up and {decay} of decay do not fit into {total} steps",
             remedy="shorten them, or train longer",

@@ -39,7 +39,6 @@ def run_attempt(config: TrainConfig, stop: StopFlag, *, started: float | None = 
     started = time.monotonic() if started is None else started
     folder = RunFolder.of(config.run)
     standing = Standing()
-    stop.check()
     with ExitStack() as stack:
         ledger: AttemptLog | None = None
         if os.environ.get("RANK", "0") == "0":

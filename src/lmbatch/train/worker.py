@@ -16,10 +16,10 @@ from lmbatch import __version__
 from lmbatch.checkpoint import CheckpointFacts, Checkpoints, save_training_state
 from lmbatch.checkpoint.checkpoints import Checkpoint
 from lmbatch.config import TrainConfig, fingerprint
-from lmbatch.errors import ConfigError, StopRequested
-from lmbatch.loader import BatchLoader, LoaderState, TokenData, documents_of, open_train_data
+from lmbatch.errors import StopRequested
+from lmbatch.loader import BatchLoader, LoaderState, TokenData, check_batch, documents_of, open_train_data
 from lmbatch.model import build_model, flops_per_token, parameter_counts, peak_flops
-from lmbatch.store import open_store
+from lmbatch.store import Manifest, open_store
 from lmbatch.train.attempts import AttemptLog
 from lmbatch.train.engine import Engine
 from lmbatch.train.evaluate import Validation
@@ -70,11 +70,12 @@ class Worker:
 
     def train(self) -> None:
         """Open the data, choose the checkpoint, build the model, run the loop."""
-        data = open_train_data(self._config.data, seed=self._config.seed)
-        check_tokenizer(self._config, data.manifest)
-        total = self._standing.total = total_steps(self._config, data.order.samples_per_epoch)
-        check_schedule(self._config.schedule, total)
         with ExitStack() as stack:
+            data = stack.enter_context(open_train_data(self._config.data, seed=self._config.seed))
+            check_batch(self._config.batch.size, self._config.batch.micro, self.ranks.world)
+            check_tokenizer(self._config, data.manifest)
+            total = self._standing.total = total_steps(self._config, data.order.samples_per_epoch)
+            check_schedule(self._config.schedule, total)
             checkpoints = stack.enter_context(self._open_checkpoints())
             found = self._choose(checkpoints, data)
             self._check()
@@ -117,7 +118,7 @@ class Worker:
         if not self.ranks.main:
             return None
         self._folder.write_facts(self._config, data.manifest, _model_facts(engine, self._config))
-        self._folder.copy_tokenizer(open_store(self._config.data.store), data.manifest)
+        self._folder.copy_tokenizer(data.store, data.manifest)
         step = self._standing.resumed_from or 0
         _log_summary(self._config, engine, data, step, total)
         return Recorder(self._folder, self._config, step=step, total=total)
@@ -135,17 +136,31 @@ class Worker:
         stack.callback(loader.close)
         assert self._standing.total is not None
         loop = Loop(
-            config=self._config, engine=engine, loader=loader, validation=open_validation(self._config),
+            config=self._config, engine=engine, loader=loader, validation=self._open_validation(stack, data.manifest),
             recorder=recorder, hooks=self._hooks(checkpoints, engine, data), stop=self._stop, standing=self._standing,
             position=position, total=self._standing.total, mfu_of_speed=self._mfu_of_speed(engine),
         )  # fmt: skip
         loop.run()
 
+    def _open_validation(self, stack: ExitStack, manifest: Manifest) -> Validation | None:
+        """None if the config wants no evaluation, or the split has not one whole sample."""
+        config = self._config
+        if config.evaluate.batches == 0:
+            return None
+        if manifest.tokens("validation") <= config.data.sequence_length:
+            log.warning("no evaluation: the validation split has not one sample of data.sequence_length")
+            return None
+        data = stack.enter_context(open_train_data(config.data, seed=config.seed, split="validation"))
+        batches = data.evaluation(
+            micro=config.batch.micro, batches=config.evaluate.batches, rank=self.ranks.rank, world_size=self.ranks.world
+        )
+        return Validation(manifest, batches, rounds=-(-batches.samples // (config.batch.micro * self.ranks.world)))
+
     def _hooks(self, checkpoints: Checkpoints, engine: Engine, data: TokenData) -> Hooks:
         return Hooks(
             save=lambda position: self._save(checkpoints, engine, data, position),
             first_step=self._first_step,
-            origins=lambda samples: _origins(self._config, data, samples),
+            origins=lambda samples: _origins(data, samples),
             generate=text_maker(self._config, self._folder, engine) if self.ranks.main else None,
         )
 
@@ -175,19 +190,6 @@ class Worker:
             self._stop.check()
 
 
-def open_validation(config: TrainConfig) -> Validation | None:
-    """The validation samples; None if the config wants no evaluation or the split has not one whole sample."""
-    if config.evaluate.batches == 0:
-        return None
-    try:
-        data = open_train_data(config.data, seed=config.seed, split="validation")
-    except ConfigError as error:
-        log.warning("no evaluation: %s", error.message)
-        return None
-    wanted = config.evaluate.batches * config.batch.micro
-    return Validation(data, samples=min(wanted, data.order.samples_per_epoch))
-
-
 def _position(found: Checkpoint | None) -> Position:
     if found is None:
         return Position(step=0, samples=0, tokens=0)
@@ -210,10 +212,10 @@ def _write_state(folder: Path, engine: Engine) -> None:
     )
 
 
-def _origins(config: TrainConfig, data: TokenData, samples: list[int]) -> list[str]:
+def _origins(data: TokenData, samples: list[int]) -> list[str]:
     """The documents that samples were cut from, in words."""
     spans = [span for sample in samples for span in data.order.locate(sample)]
-    found = documents_of(open_store(config.data.store), data.manifest, "train", spans)
+    found = documents_of(data.store, data.manifest, "train", spans)
     return list(dict.fromkeys(f"{doc.path} at {doc.position} (id {doc.id})" for doc in found))
 
 

@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+import torch
 
 from lmbatch.checkpoint import RunLock
 from lmbatch.config import TrainConfig, load_config
@@ -118,11 +119,11 @@ def test_a_stop_before_the_first_step_saves_nothing(store, tmp_path):
 
 
 def test_a_stop_during_evaluation_leaves_the_evaluation_to_the_next_attempt(store, straight, tmp_path, monkeypatch):
-    from lmbatch.train import evaluate as module
+    from lmbatch.train.engine import Engine
 
     config, stop = tiny_config(store, tmp_path), StopFlag()
-    original = module._read
-    monkeypatch.setattr(module, "_read", lambda *a: (stop.request("SIGUSR2"), original(*a))[1])
+    original = Engine.summed_loss
+    monkeypatch.setattr(Engine, "summed_loss", lambda *a: (stop.request("SIGUSR2"), original(*a))[1])
     first = train(config, stop)
     monkeypatch.undo()
     assert (first.stopped, first.step) == ("SIGUSR2", 8)
@@ -148,7 +149,8 @@ def test_a_stop_between_two_sample_texts_leaves_them_to_the_next_attempt(store, 
     assert all(s["text"].startswith(s["prompt"]) for s in samples)
 
 
-def test_evaluation_and_samples_do_not_disturb_the_training(store, straight, tmp_path):
+def test_what_happens_between_two_steps_does_not_disturb_the_training(store, straight, tmp_path, after_step):
+    after_step(5, lambda: torch.rand(7))
     busy = tiny_config(
         store, tmp_path, evaluate={"every": 3}, samples={"every": 4, "prompts": ["一"], "generate": {"seed": 5}}
     )
@@ -186,6 +188,9 @@ def test_tensorboard_gets_the_figures(store, tmp_path):
     names = {"loss", "lr", "grad_norm", "tokens_per_second", "mfu"}
     assert set(events.Tags()["scalars"]) >= {f"train/{name}" for name in names} | {"validation/loss"}
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    flops = json.loads((result.run_dir / "model.json").read_text())["flops_per_token"]
+    for row in training_rows(rows_of(result)):
+        assert row["mfu"] == pytest.approx(row["tokens_per_second"] * flops / 1e12)
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,13 +232,16 @@ def test_another_corpus_is_refused(store, tmp_path):
 
 def test_changed_settings_are_refused_by_name_unless_accepted(store, tmp_path):
     train(tiny_config(store, tmp_path, steps=2))
-    changes = {"steps": 4, "optimizer": {"lr": 0.02}}
-    with pytest.raises(ResumeError, match=r"optimizer\.lr: 0\.01 → 0\.02; steps: 2 → 4") as caught:
+    changes = {"steps": 4, "optimizer": {"lr": 0.02, "weight_decay": 0.3}}
+    with pytest.raises(
+        ResumeError, match=r"optimizer\.lr: 0\.01 → 0\.02; optimizer\.weight_decay: 0\.1 → 0\.3; steps: 2 → 4"
+    ) as caught:
         train(tiny_config(store, tmp_path, **changes))
     assert "run.accept_changes" in caught.value.remedy
     result = train(tiny_config(store, tmp_path, **changes, run={"accept_changes": True}))
     assert (result.resumed_from, result.step) == (2, 4)
-    assert training_rows(rows_of(result))[-2]["lr"] == 0.02 * 3 / 3
+    assert training_rows(rows_of(result))[-2]["lr"] == 0.02
+    assert b'"weight_decay": 0.3' in newest_payload(result.run_dir)["optimizer.json"]
 
 
 def test_operational_settings_may_change(store, tmp_path):

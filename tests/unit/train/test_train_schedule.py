@@ -52,6 +52,7 @@ def test_phases_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="5 steps of warm-up and 6 of decay do not fit into 10 steps"):
         check_schedule(ScheduleConfig(warmup_steps=5, decay_steps=6), 10)
     check_schedule(ScheduleConfig(warmup_steps=5, decay_steps=5), 10)
+    check_schedule(ScheduleConfig(warmup_steps=50), 10)
 
 
 def config(**length):
