@@ -11,7 +11,7 @@ from checkpoint_helpers import fill, flip_byte, make_facts
 
 from lmbatch.checkpoint import Checkpoints
 from lmbatch.errors import CheckpointError, StoreError, StoreFullError
-from lmbatch.store import LocalStore
+from lmbatch.store import LocalStore, open_store
 
 
 class Bucket(LocalStore):
@@ -209,3 +209,31 @@ def test_a_full_disk_while_fetching_is_an_error_not_a_refusal(mirrored, run_dir,
     monkeypatch.setattr(bucket, "get_file", full)
     with pytest.raises(StoreFullError):
         mirrored.newest_valid()
+
+
+def test_object_storage_is_a_mirror(run_dir, s3_uri):
+    bucket = open_store(s3_uri)
+    with Checkpoints(LocalStore(run_dir), mirror=bucket) as checkpoints:
+        before = content(save_all(checkpoints, 10, 20, 30))
+    steps = {info.key.split("/")[1] for info in bucket.list("checkpoints/")}
+    assert steps == {"step-00000020", "step-00000030"}
+    shutil.rmtree(run_dir)
+    found, refusals = Checkpoints(LocalStore(run_dir), mirror=bucket).newest_valid()
+    assert (found.step, refusals) == (30, [])
+    assert content(found.folder) == before
+
+
+def test_a_save_waits_for_the_upload_before_retention_deletes_what_it_reads(mirrored, run_dir, bucket, monkeypatch):
+    may_go_on = threading.Event()
+    put_file = bucket.put_file
+    monkeypatch.setattr(bucket, "put_file", lambda key, path: may_go_on.wait() and put_file(key, path))
+    mirrored.save(make_facts(10), fill(10))
+    later = threading.Thread(target=lambda: [mirrored.save(make_facts(step), fill(step)) for step in (20, 30)])
+    later.start()
+    while not (run_dir / "checkpoints/step-00000020/receipt.json").exists():
+        pass  # committed although the upload before it is still under way
+    assert not bucket.order
+    may_go_on.set()
+    later.join()
+    mirrored.close()
+    assert Checkpoints(bucket).verify(20) == Checkpoints(bucket).verify(30) == []
