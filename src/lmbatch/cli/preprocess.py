@@ -93,7 +93,7 @@ def print_result(result: PreprocessResult) -> None:
     click.echo(f"records   {ledger.records:,} in = {ledger.documents_out:,} documents ({kept})")
     click.echo(f"          + {ledger.records_dropped:,} dropped {reasons(ledger.dropped)}".rstrip())
     click.echo(f"          + {ledger.records_quarantined:,} quarantined {reasons(ledger.quarantined)}".rstrip())
-    tokens = ", ".join(f"{manifest.tokens(split):,} {split}" for split in ("train", "validation"))  # type: ignore[arg-type]
+    tokens = ", ".join(f"{manifest.tokens(split):,} {split}" for split in ("train", "validation"))
     click.echo(f"tokens    {tokens} ({manifest.dtype}), in {len(manifest.shards)} shards")
     click.echo(
         f"work      {result.tasks_done} of {result.tasks} tasks done now, {human_bytes(result.input_bytes)} of input, "

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import ByteLevelBPETokenizer, Tokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer
 
 from lmbatch.config.fingerprint import canonical_json
 from lmbatch.errors import TokenizerError
