@@ -217,7 +217,12 @@ class S3Server:
 def _command(program: str, data: Path, settings: Settings) -> list[str]:
     ports = [f"-{part}.port={port}" for part, port in settings.ports.items()]
     only_s3 = ["-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false"]
-    strict = ["-s3.autoCreateBucket=false", "-master.telemetry=false", f"-bucket={settings.bucket}"]
+    strict = [
+        "-s3.autoCreateBucket=false",
+        "-master.telemetry=false",
+        "-volume.preStopSeconds=0",
+        f"-bucket={settings.bucket}",
+    ]
     return [program, "-logtostderr=true", "mini", f"-dir={data}", f"-ip={HOST}", f"-ip.bind={HOST}",
             *ports, *only_s3, *strict]  # fmt: skip
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import ROOT, load_script
-from support.careless_s3 import CarelessS3
-from support.fault_proxy import FaultProxy
 
+from conftest import ROOT, load_script
 from lmbatch.errors import ObjectNotFoundError, StoreError, StoreFullError, UnsafeStoreError
 from lmbatch.store import Backoff, LocalStore, check_publish_once, open_store
 from lmbatch.store.client import Limits
 from lmbatch.store.s3 import S3Store
+from support.careless_s3 import CarelessS3
+from support.fault_proxy import FaultProxy
 
 MIB = 2**20
 QUICK = Limits(Backoff(attempts=4, base=0.01, cap=0.02), connect=2.0, silence=5.0, whole=20.0, inner_retries=0)
@@ -258,10 +258,14 @@ def test_a_server_with_a_full_disk(tmp_path: Path, s3_uri: str, monkeypatch: pyt
         for name, value in server.settings.environment.items():
             monkeypatch.setenv(name, value)
         store, written = s3_store(server.settings.uri), []
-        with pytest.raises(StoreError, match="500 InternalError") as error:
+
+        def fill() -> None:
             for number in range(40):
                 store.put(f"{number:02d}", os.urandom(8 * MIB))
                 written.append(f"{number:02d}")
+
+        with pytest.raises(StoreError, match="500 InternalError") as error:
+            fill()
         assert "free space" in str(error.value.remedy)
         assert [info.key for info in store.list()] == written
         assert all(len(store.read(key)) == 8 * MIB for key in written[:2])

