@@ -106,7 +106,7 @@ class _RowScanner:
     def __init__(self, window: Window, at: int, config: CorpusConfig) -> None:
         self._window = window
         self._start = self._at = at
-        self._limit = config.max_record_bytes
+        self._limit = max(config.max_record_bytes, _KEPT_BYTES)
         self._beginning: bytes | None = None
         self._delimiter = config.csv_delimiter.encode()
         self._stop = re.compile(b"\n|" + re.escape(self._delimiter) + b'"')
@@ -150,7 +150,7 @@ class _RowScanner:
 
     def _more(self) -> bool:
         if self._beginning is None and self._at - self._start > self._limit + len(b"\r\n"):
-            self._beginning = self._window.cut(self._start, self._start + min(_KEPT_BYTES, self._limit))
+            self._beginning = self._window.cut(self._start, self._start + _KEPT_BYTES)
         self._window.drop(self._start if self._beginning is None else self._at)
         return self._window.more()
 

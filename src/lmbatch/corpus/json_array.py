@@ -96,13 +96,14 @@ class _ArrayReader:
 
     def _slice(self, raw: bytes, position: int) -> Iterator[Record]:
         """The records between two boundaries: nearly always one, and sound."""
-        record = raw.rstrip(_SEPARATORS)
+        record = raw.strip(_SEPARATORS)
         try:
             value = orjson.loads(record)
         except orjson.JSONDecodeError:
             value = None
         if type(value) is dict:
-            yield self._make.from_object(value, record, position)
+            lead = 0 if raw.startswith(b"{") else raw.index(b"{")  # not all that begins a file is a boundary
+            yield self._make.from_object(value, record, position + lead)
         else:
             yield from self._carefully(_window_on(raw, position), lambda: False)
 

@@ -85,15 +85,15 @@ def _parsed(element: Element) -> Any:
 
 
 def _objects_in_lists(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object that is an element of a list somewhere in ``value``."""
-    if isinstance(value, dict):
-        for inner in value.values():
-            yield from _objects_in_lists(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            if isinstance(inner, dict):
-                yield inner
-            yield from _objects_in_lists(inner)
+    """Every object that is an element of a list somewhere in ``value``, however deep."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            yield from (inner for inner in value if isinstance(inner, dict))
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
 
 
 def _no_array(head: bytes, position: int, where: str) -> CorpusError:

@@ -16,7 +16,9 @@ from lmbatch.corpus.stream import Window
 
 _MAX_DEPTH = 1024  # orjson's own limit
 _SPACE = re.compile(rb"[ \t\r\n]*+")
+_SEPARATORS = re.compile(rb"[ \t\r\n,]*+")
 _TOKEN = re.compile(rb'["{}\[\],:]|(?:-?[0-9][0-9eE.+-]*+|true|false|null)(?![0-9A-Za-z])')
+_CUT_OFF = re.compile(rb"-|t(?:r|ru)?|f(?:a|al|als)?|n(?:u|ul)?")
 _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _ARRAY_END = re.compile(rb"\][ \t\r\n]*+\}?[ \t\r\n]*+\Z")
 _PUNCTUATION = tuple(bytes([byte]) for byte in b'"{}[],:')
@@ -62,13 +64,17 @@ class ArrayScanner:
         self.closed_at: int | None = None
 
     def elements(self) -> Iterator[Element]:
-        """The elements in order; superfluous commas are passed over."""
+        """The elements in order; superfluous commas are passed over, one missing between two objects is not missed."""
+        separated = True
         while (token := self._next()) != _END:
-            if token == _CLOSE:
-                if self._closes_array():
-                    return
-            elif token != _COMMA:
-                yield self._element(token)
+            if token == _COMMA:
+                self._pass(_SEPARATORS)
+                separated = True
+            elif token != _CLOSE:
+                yield self._element(token, separated or token == _OPENERS[0])
+                separated = False
+            elif self._closes_array():
+                return
 
     def _closes_array(self) -> bool:
         """Is the ``]`` just passed the end of the array? When astray, only if nothing follows it."""
@@ -80,10 +86,10 @@ class ArrayScanner:
         self.closed_at = position
         return True
 
-    def _element(self, token: int) -> Element:
+    def _element(self, token: int, may_begin: bool) -> Element:
         self._start, self._kept = self._token_at, b""
         self._string_at = self._token_at
-        fault = self._walk(token)
+        fault = self._walk(token) if may_begin else "damaged"
         element = self._damaged() if fault == "damaged" else self._finished(fault)
         self._start = None
         return element
@@ -113,7 +119,7 @@ class ArrayScanner:
         assert self._start is not None
         length = self._at - self._start
         if self._kept or length > self._limit:
-            return Element(self._start, length, self._beginning(), fault or "too_large")
+            return Element(self._start, length, self._beginning()[:length], fault or "too_large")
         return Element(self._start, length, self._window.cut(self._start, self._at), fault)
 
     def _damaged(self) -> Element:
@@ -133,7 +139,7 @@ class ArrayScanner:
                 break
         else:
             self._at = found
-        return Element(start, self._at - start, raw, "damaged", fault_position)
+        return Element(start, self._at - start, raw[: self._at - start], "damaged", fault_position)
 
     def _give_up(self) -> None:
         ending = _ARRAY_END.search(self._window.data, max(0, len(self._window.data) - CONTEXT_BYTES))
@@ -143,7 +149,7 @@ class ArrayScanner:
 
     def _next(self) -> int:
         """The first byte of the next token, passed; _LITERAL for a number or a word, _BAD, or _END."""
-        self._pass_space()
+        self._pass(_SPACE)
         window = self._window
         while True:
             self._token_at = self._at
@@ -154,11 +160,11 @@ class ArrayScanner:
             whole = match is not None and match.end() < len(window.data)
             if whole or window.end - self._at > _LONGEST_LITERAL or not self._more():
                 break
+        if not token and window.ended and _CUT_OFF.fullmatch(window.data, self._at - window.base):
+            self._at = window.end
+            return _END
         self._at += len(token)
         return _BAD if not token else token[0] if token in _PUNCTUATION else _LITERAL
-
-    def _pass_space(self) -> None:
-        self._pass(_SPACE)
 
     def _pass_string(self) -> bool:
         """From behind the opening quote to behind the closing one. False if the data ends before."""
@@ -181,14 +187,17 @@ class ArrayScanner:
 
     def _more(self) -> bool:
         """Read on, keeping the element's bytes as long as it is not too large."""
-        if self._start is not None and not self._kept and self._at - self._start > self._limit:
+        if self._start is not None and not self._kept and self._at - self._start > max(self._limit, _KEPT_BYTES):
             self._kept = self._beginning()
         keep = self._start if self._start is not None and not self._kept else self._at
         self._window.drop(max(self._window.base, keep - CONTEXT_BYTES))
         return self._window.more()
 
     def _beginning(self) -> bytes:
+        """The first _KEPT_BYTES from the element's beginning on, the same wherever chunks and pieces end."""
         assert self._start is not None
+        while not self._kept and self._window.end < self._start + _KEPT_BYTES and self._window.more():
+            pass
         return self._kept or self._window.cut(self._start, min(self._start + _KEPT_BYTES, self._window.end))
 
 

@@ -90,8 +90,8 @@ def _line(window: Window, at: int, limit: int) -> Line:
     search, beginning = at, None
     while (found := window.data.find(b"\n", search - window.base)) < 0:
         search = window.end
-        if beginning is None and search - at > limit + len(b"\r\n"):
-            beginning = window.cut(at, at + min(_SHOWN_BYTES, limit))
+        if beginning is None and search - at > max(limit, _SHOWN_BYTES) + len(b"\r\n"):
+            beginning = window.cut(at, at + _SHOWN_BYTES)
         window.drop(at if beginning is None else search)
         if not window.more():
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 from lmbatch.config import CorpusConfig
@@ -39,5 +40,8 @@ def read_piece(store: Store, config: CorpusConfig, piece: Piece, probe: FileProb
 def _records(source: Source) -> Iterator[Record]:
     if not source.probe.empty:
         return _READERS[source.config.format](source)
-    source.seen.end_position = source.probe.size
-    return iter([source.make.rejected(0, source.probe.size, "empty_file", "there is nothing in the file")])
+    source.seen.end_position = size = source.probe.size
+    refusal = source.make.rejected(0, size, "empty_file", "there is nothing but white space in the file")
+    # Where a file is a document, an empty one is a record without text.
+    drop = source.config.format == "txt_files" and source.config.missing_text == "drop"
+    return iter([replace(refusal, dropped=drop)])

@@ -45,9 +45,9 @@ class Window:
         """Position behind the last byte in memory."""
         return self.base + len(self.data)
 
-    def more(self, size: int = CHUNK_BYTES) -> bool:
-        """Read ``size`` bytes more behind ``end``, fewer at the end of the stream. False if it had ended."""
-        got = 0
+    def more(self, size: int | None = None) -> bool:
+        """Read ``size`` bytes (a chunk) more behind ``end``, fewer at the stream's end. False if it had ended."""
+        size, got = size or CHUNK_BYTES, 0
         while got < size and not self.ended:
             part = self._read(size - got)
             self.data += part
