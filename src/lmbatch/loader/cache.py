@@ -113,32 +113,41 @@ class ShardCache:
             shutil.rmtree(folder)
 
     def _reserve(self, entry: FileEntry, folder: Path) -> None:
-        with locked(self._lock), store_errors("write", str(folder)):
-            self._remove_remains()
-            shutil.rmtree(folder, ignore_errors=True)
-            self._make_room(entry)
-            folder.mkdir()
-            with (folder / "reserved").open("wb") as file:
-                file.truncate(entry.size)
+        """Makes room and keeps it. Whoever waits here has reserved nothing, so two can never wait for each other."""
+        while True:
+            with locked(self._lock), store_errors("write", str(folder)):
+                self._remove_remains()
+                shutil.rmtree(folder, ignore_errors=True)
+                missing = self._make_room(entry)
+                if missing <= 0:
+                    folder.mkdir()
+                    with (folder / "reserved").open("wb") as file:
+                        file.truncate(entry.size)
+                    return
+                coming = next(self._incoming.iterdir(), None)
+            if coming is None:
+                raise StoreFullError(
+                    f"{self._shards}: no room for {entry.key} ({entry.size} bytes): data.cache.max_bytes is "
+                    f"{self.max_bytes}, and all but {entry.size - missing} bytes are in use",
+                    remedy="raise data.cache.max_bytes to two windows or more for each training run on this machine",
+                )
+            with locked(self._locks / f"{coming.name}.lock"):
+                pass  # a download has ended; unless somebody is using it, it can be evicted now
 
-    def _make_room(self, entry: FileEntry) -> None:
+    def _make_room(self, entry: FileEntry) -> int:
+        """Evicts until the entry fits, and tells by how many bytes it does not."""
         copies = {path: path.stat() for path in self._shards.iterdir()}
-        copied = sum(status.st_size for status in copies.values())
         coming = sum(path.stat().st_size for path in self._incoming.glob("*/reserved"))
+        missing = sum(status.st_size for status in copies.values()) + coming + entry.size - self.max_bytes
         in_use = pinned(self._pins_folder)
         for path in sorted(copies, key=lambda path: copies[path].st_mtime_ns):
-            if copied + coming + entry.size <= self.max_bytes:
-                return
+            if missing <= 0:
+                break
             if path.name not in in_use:
                 log.info("evicting %s", path)
                 path.unlink()
-                copied -= copies[path].st_size
-        if copied + coming + entry.size > self.max_bytes:
-            raise StoreFullError(
-                f"{self._shards}: no room for {entry.key} ({entry.size} bytes): data.cache.max_bytes is "
-                f"{self.max_bytes}, and {copied} bytes are in use, {coming} on their way",
-                remedy="raise data.cache.max_bytes to two windows or more for each training run on this machine",
-            )
+                missing -= copies[path].st_size
+        return missing
 
     def _remove_remains(self) -> None:
         for folder in self._incoming.iterdir():
