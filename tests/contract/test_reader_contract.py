@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.corpus_files import KINDS, Kind, corpus, read_split, read_whole, rejected, texts
 
 from lmbatch.corpus import Document
 from lmbatch.errors import InputMissingError
+from support.corpus_files import KINDS, Kind, corpus, read_split, read_whole, rejected, texts
 
 TEXTS = [
     "宴桃园豪杰三结义\u3000斩黄巾英雄首立功",

@@ -30,9 +30,9 @@ from lmbatch.corpus import (
 from lmbatch.store import LocalStore
 
 
-def corpus(raw: Path, format: str = "json_array", **changes: Any) -> CorpusConfig:
+def corpus(raw: Path, layout: str = "json_array", **changes: Any) -> CorpusConfig:
     """A corpus of all files in ``raw``, with the text in the field `text`."""
-    return CorpusConfig(**{"name": "test", "format": format, "raw": str(raw), "include": ("**",), **changes})
+    return CorpusConfig(**{"name": "test", "format": layout, "raw": str(raw), "include": ("**",), **changes})
 
 
 def read_whole(config: CorpusConfig) -> list[Record]:

@@ -38,7 +38,7 @@ def read(source: Source) -> Iterator[Record]:
         found = rows(window, source.probe.content_start, source.config)
         header = next(row for row in found if row.raw)
         names = _fields(header.raw.decode(), source.config)
-        source.seen.first_position = header.end
+        source.seen.first_position = source.seen.end_position = header.end
         for row in found:
             source.seen.end_position = row.end
             if row.raw:

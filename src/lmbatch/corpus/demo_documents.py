@@ -19,8 +19,8 @@ from typing import Any
 NOVEL = "古典小说"
 _FILES: dict[str, dict[str, Any]] = {
     "part-2021009337.json": {"separators": (",", ":")},
-    "part-202101281a.json": {"indent": 4},
-    "part-2021011897.json": {},
+    "part-2021011897.json": {"indent": 4},
+    "part-202101281a.json": {},
     "part-2021278643.json": {"separators": (",\n", ": ")},
 }
 _LAWS = "SELECT law_id, law_name, law_department, version_date FROM laws ORDER BY law_id"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.corpus_files import array, corpus, read_split, read_whole, rejected, texts
 
 from lmbatch.corpus import Record, boundaries
 from lmbatch.errors import CorpusError
+from support.corpus_files import array, corpus, read_split, read_whole, rejected, texts
 
 ROWS = [{"id": n, "text": f"第{n}回"} for n in range(5)]
 SOUND = [row["text"] for row in ROWS]

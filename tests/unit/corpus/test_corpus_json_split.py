@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.corpus_files import corpus, read_pieces, rejected, texts
 
 from lmbatch.config import CorpusConfig
 from lmbatch.corpus import Document, FileProbe, Piece, Record, boundaries, json_array, json_scanner, list_inputs, probe
 from lmbatch.corpus import stream as stream_module
 from lmbatch.store import LocalStore
+from support.corpus_files import corpus, read_pieces, rejected, texts
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,7 +30,7 @@ def small_chunks() -> Iterator[None]:
         yield
 
 
-NASTY = st.text(st.sampled_from(list('{}[],:"\\ \n\tid1') + ["中", "😀", "\u2028"]), max_size=30)
+NASTY = st.text(st.sampled_from([*'{}[],:"\\ \n\tid1', "中", "😀", "\u2028"]), max_size=30)
 SPACE = st.text(st.sampled_from(" \n\r\t"), max_size=4)
 KEYS = st.sampled_from(["id", "键", 'k"y', "k\\", "a b", "text"])
 STYLES = st.sampled_from([{"separators": (",", ":")}, {"indent": 4}, {}, {"separators": (" ,\n", " : ")}])
@@ -152,14 +152,14 @@ def test_a_truncated_array_gives_the_records_before_the_cut(
 @PROPERTY
 @given(st.lists(NASTY, max_size=8), st.booleans(), st.booleans(), CUTS, st.sampled_from(["json_lines", "txt_lines"]))
 def test_lines_give_the_same_however_they_are_cut(
-    given_texts: list[str], bom: bool, windows: bool, cuts: list[int], format: str
+    given_texts: list[str], bom: bool, windows: bool, cuts: list[int], layout: str
 ) -> None:
     given_texts = [f"t{text}" for text in given_texts] or ["t"]
-    if format == "txt_lines":
+    if layout == "txt_lines":
         given_texts = [text.replace("\n", "").replace("\r", "") for text in given_texts]
-    lines = [json.dumps({"text": text}) if format == "json_lines" else text for text in given_texts]
+    lines = [json.dumps({"text": text}) if layout == "json_lines" else text for text in given_texts]
     data = (b"\xef\xbb\xbf" if bom else b"") + ("\r\n" if windows else "\n").join(lines).encode()
-    found = read_cut(data, cuts, format=format)
+    found = read_cut(data, cuts, layout=layout)
     assert rejected(found) == []
     assert texts(found) == given_texts
     assert len({record.position for record in found}) == len(given_texts)
