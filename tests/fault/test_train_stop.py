@@ -101,7 +101,7 @@ def test_a_signal_during_the_start_up_is_honoured(config, tmp_path):
         [sys.executable, "-m", "lmbatch.train", "--config", str(config)],
         env=ENVIRON, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for_handler(child.pid, signal.SIGTERM)
+    wait_for_handler(child, signal.SIGTERM)
     child.terminate()
     _, errors = child.communicate()
     assert child.returncode == 75, errors
@@ -117,10 +117,10 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def wait_for_handler(pid: int, number: signal.Signals) -> None:
+def wait_for_handler(child: subprocess.Popen, number: signal.Signals) -> None:
     """Until the process catches the signal (``SigCgt`` in /proc/PID/status)."""
-    while True:
-        status = Path(f"/proc/{pid}/status").read_text()
+    while child.poll() is None:
+        status = Path(f"/proc/{child.pid}/status").read_text()
         caught = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
         if caught >> (number - 1) & 1:
             return
@@ -128,7 +128,7 @@ def wait_for_handler(pid: int, number: signal.Signals) -> None:
 
 def test_two_processes_stop_together_and_read_the_same_samples(store, tmp_path):
     """torchrun with two processes on the CPU; a signal to one of them stops both after the same step."""
-    still = {name: 0.0 for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+    still = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     changes = {"model": {"config": still}, "optimizer": {"clip_norm": None}}
     alone = train(tiny_config(store, tmp_path / "alone", **changes)).run_dir
     settings = tiny_settings(store, tmp_path, **changes)

@@ -64,7 +64,8 @@ def _set_up_logging() -> None:
     if sys.stderr.isatty():
         from rich.logging import RichHandler
 
-        handler = RichHandler(console=terminal(), show_path=False)
+        handler = RichHandler(console=terminal(), show_path=False, highlighter=None)
+        handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 

@@ -87,7 +87,8 @@ from lmbatch.train.stop import StopFlag
 stop = StopFlag().install()
 follow_launcher(stop, {})
 print("ready", flush=True)
-while stop.reason is None:
+end = time.monotonic() + 20
+while stop.reason is None and time.monotonic() < end:
     time.sleep(0.01)
 print(stop.reason, flush=True)
 """
