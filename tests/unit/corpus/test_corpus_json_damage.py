@@ -146,6 +146,15 @@ def test_two_arrays_in_one_file_are_both_read_and_the_seam_is_told(tmp_path: Pat
     assert [refusal.reason for refusal in rejected(records)] == ["trailing_garbage"]
 
 
+def test_records_behind_the_end_of_the_array_are_read_and_the_end_is_told(tmp_path: Path) -> None:
+    data = array(ROWS).replace(b',{"id":2', b']{"id":2')
+    records = read(tmp_path, data)
+    assert texts(records) == SOUND
+    assert [(r.reason, r.position, r.length) for r in rejected(records)] == [
+        ("trailing_garbage", data.index(b"]"), 1),
+    ]
+
+
 def test_a_missing_comma_costs_nothing(tmp_path: Path) -> None:
     assert texts(read(tmp_path, array(ROWS).replace(b"},{", b"}\n{"))) == SOUND
 
