@@ -110,6 +110,8 @@ def test_every_stage_is_killed_at():
 def test_killed_while_saving(run_dir, stage, step):
     killed(run_dir, stage, "30")
     assert_found(Checkpoints(LocalStore(run_dir)), step)
+    for summary in Checkpoints(LocalStore(run_dir)).list():  # a receipt is never without its payload
+        assert summary.state == "torn" or Checkpoints(LocalStore(run_dir)).verify(summary.step) == []
 
     resumed = Checkpoints(LocalStore(run_dir))
     for later in (30, 40):  # 30 again: what the interrupted run would have done

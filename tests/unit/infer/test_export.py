@@ -146,3 +146,5 @@ def test_a_tokenizer_without_a_class_is_given_one_that_keeps_its_ids(run_dir, tm
     tokenizer, original = (AutoTokenizer.from_pretrained(folder) for folder in (out, Path(tokenizer_folder)))
     assert tokenizer("第一条 Hello")["input_ids"] == original("第一条 Hello")["input_ids"]
     assert tokenizer.eos_token_id == 0
+    settings = json.loads((out / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"

@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from lmbatch.config import GenerateConfig
 from lmbatch.errors import CheckpointError, ConfigError, TokenizerError, UsageError
 from lmbatch.infer import TextGenerator, export_model, load_for_generation
+from lmbatch.infer.sampling import WithoutPadding
 from lmbatch.infer.window import Window, fit
 
 PROMPTS = ["第一条 ", "国家保护", "第一条 为了保护公民的权利，制定", "H", "", "Hello world, the"]
@@ -165,6 +166,28 @@ def test_too_many_new_tokens_are_clipped_with_a_warning(generator, caplog):
     completions = generator.complete(["H", "第一条 为了保护公民的权利，制定本法。"], config)
     assert all(completion.ended or completion.tokens < 48 for completion in completions)
     assert "prompt 1: at most 47 tokens are generated instead of 1000" in caplog.text
+
+
+def test_each_prompt_uses_the_room_that_it_has(generator):
+    """Next to a long prompt too, and no row runs over the end of the position table."""
+    prompts = ["第二条 ", "第一条 为了保护公民的权利，制定本法。第二条 国家保护人民。"]
+    completions = generator.complete(prompts, greedy(max_new_tokens=1000))
+    assert completions == [generator.complete([prompt], greedy(max_new_tokens=1000))[0] for prompt in prompts]
+    assert completions[0].tokens > completions[1].tokens > 0
+
+
+def test_penalties_see_each_beam_without_its_own_padding():
+    """Two prompts with 2 and 0 tokens of padding, two beams each."""
+    seen: list[list[int]] = []
+
+    def spy(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        seen.extend(ids.tolist())
+        return scores
+
+    ids = torch.tensor([[0, 0, 5, 6], [0, 0, 5, 7], [1, 2, 3, 4], [1, 2, 3, 8]])
+    scores = torch.rand(4, 9)
+    assert torch.equal(WithoutPadding(spy, [2, 0])(ids, scores), scores)
+    assert seen == [[5, 6], [5, 7], [1, 2, 3, 4], [1, 2, 3, 8]]
 
 
 @pytest.mark.parametrize(
