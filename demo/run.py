@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmbatch.train.attempts import read_attempts
+from lmbatch.train.metrics import last_step, read_metrics
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 S3_STATE = "data/demo-s3"
 STORE = "s3://lmbatch/demo"
 STRAIGHT, INTERRUPTED = "demo-straight", "demo-interrupted"
 PROMPTS = ("第一条 为了", "话说曹操")
-STOP_AT, KILL_AT = 90, 175  # steps; checkpoints are made every 40
+STOP_AT, KILL_AT = 130, 225  # steps; checkpoints are made every 60
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Story:
 def main() -> int:
     """Tell the story; 0 only if everything that is shown was seen."""
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the S3 server is stopped in any case
     # accelerate's launcher sets one thread where nothing is said
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     story = Story()
@@ -60,10 +65,14 @@ def main() -> int:
         with story.stage("verify: every byte against receipts and manifest") as say:
             say(lmbatch("verify", STORE))
         with story.stage("training without interruption") as say:
-            train_to_the_end(STRAIGHT)
+            if endings(STRAIGHT) != ["finished"]:  # a reference that was itself interrupted would prove nothing
+                forget(STRAIGHT)
+                train_to_the_end(STRAIGHT)
             say(status_sentence(STRAIGHT))
         with story.stage("training with SIGTERM to the launcher, then kill -9") as say:
-            train_with_interruptions(INTERRUPTED)
+            if endings(INTERRUPTED) != ["stopped", "died without notice", "finished"]:
+                forget(INTERRUPTED)
+                train_with_interruptions(INTERRUPTED)
             say(status_sentence(INTERRUPTED))
     print(lmbatch("status", f"runs/{INTERRUPTED}"))
     with story.stage("the same curve, the same samples, bit for bit") as say:
@@ -127,20 +136,18 @@ def train_to_the_end(run: str) -> None:
 
 def train_with_interruptions(run: str) -> None:
     """SIGTERM to the launcher, later kill -9 to the training process, and each time the same command again."""
-    if step_of(run) < STOP_AT:
-        launcher = launch_training(run)
-        wait_for(lambda: step_of(run) >= STOP_AT, launcher)
-        print(f"demo: SIGTERM to the launcher (pid {launcher.pid}) at step {step_of(run)}", flush=True)
-        launcher.send_signal(signal.SIGTERM)
-        launcher.wait()
-        wait_for(lambda: last_attempt(run)["why"] is not None)
-    if step_of(run) < KILL_AT:
-        launcher = launch_training(run)
-        wait_for(lambda: step_of(run) >= KILL_AT, launcher)
-        victim = int(last_attempt(run)["pid"])
-        print(f"demo: kill -9 to the training process (pid {victim}) at step {step_of(run)}", flush=True)
-        os.kill(victim, signal.SIGKILL)
-        launcher.wait()
+    launcher = launch_training(run)
+    wait_for(lambda: step_of(run) >= STOP_AT, launcher)
+    print(f"demo: SIGTERM to the launcher (pid {launcher.pid}) at step {step_of(run)}", flush=True)
+    launcher.send_signal(signal.SIGTERM)
+    launcher.wait()
+    wait_for(lambda: endings(run) == ["stopped"])
+    launcher = launch_training(run)
+    wait_for(lambda: step_of(run) >= KILL_AT, launcher)
+    victim = read_attempts(Path("runs") / run)[-1].pid
+    print(f"demo: kill -9 to the training process (pid {victim}) at step {step_of(run)}", flush=True)
+    os.kill(victim, signal.SIGKILL)
+    launcher.wait()
     train_to_the_end(run)
 
 
@@ -156,18 +163,17 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | N
 
 def step_of(run: str) -> int:
     """The last step that the run has logged."""
-    from lmbatch.train.metrics import last_step, read_metrics
-
     return last_step(read_metrics(Path("runs") / run))
 
 
-def last_attempt(run: str) -> dict[str, Any]:
-    """The newest line of the run ledger."""
-    from dataclasses import asdict
+def endings(run: str) -> list[str | None]:
+    """Why each attempt at the run ended, by the run ledger; [] for a run that never started."""
+    return [attempt.why for attempt in read_attempts(Path("runs") / run)]
 
-    from lmbatch.train.attempts import read_attempts
 
-    return asdict(read_attempts(Path("runs") / run)[-1])
+def forget(run: str) -> None:
+    """Remove a run of the demo, so that it is told from its beginning."""
+    shutil.rmtree(Path("runs") / run, ignore_errors=True)
 
 
 def shards_sentence(facts: dict[str, Any]) -> str:
