@@ -22,13 +22,14 @@ _QUOTE = ord('"')
 class Row(NamedTuple):
     """A row without its line end. ``raw`` is only the beginning if ``length`` says more.
 
-    ``open_quote``: the stream ended within a quoted field.
+    ``open_quote``: the stream ended within a quoted field; ``terminated``: the row has a line end.
     """
 
     position: int
     length: int
     raw: bytes
     open_quote: bool
+    terminated: bool
     end: int
 
 
@@ -67,7 +68,7 @@ def check_header(window: Window, at: int, config: CorpusConfig, where: str) -> N
 def _record(row: Row, names: list[str], config: CorpusConfig, make: RecordMaker, window: Window) -> Record:
     if row.length > len(row.raw) and not row.open_quote:
         return make.too_large(row.position, row.length, row.raw)
-    if row.open_quote or (window.damage and row.end == window.end):
+    if row.open_quote or (window.damage and not row.terminated):
         detail = f"byte {row.end}: the file ends within the row"
         return make.rejected(row.position, row.length, "truncated", detail, row.raw)
     if row.length > config.max_record_bytes:
@@ -118,7 +119,7 @@ class _RowScanner:
         while not quoted or self._pass_quoted():
             stop = self._pass_unquoted()
             if stop != self._delimiter + b'"':
-                return self._found(self._at - len(stop), open_quote=False)
+                return self._found(self._at - len(stop), terminated=bool(stop))
             quoted = True
         return self._found(self._window.end, open_quote=True)
 
@@ -154,7 +155,8 @@ class _RowScanner:
         self._window.drop(self._start if self._beginning is None else self._at)
         return self._window.more()
 
-    def _found(self, end: int, open_quote: bool) -> Row:
+    def _found(self, end: int, open_quote: bool = False, terminated: bool = False) -> Row:
         whole = self._beginning is None
         raw = self._beginning or self._window.cut(self._start, end).removesuffix(b"\r")
-        return Row(self._start, len(raw) if whole else end - self._start, raw, open_quote, self._at)
+        length = len(raw) if whole else end - self._start
+        return Row(self._start, length, raw, open_quote, terminated, self._at)

@@ -80,9 +80,10 @@ def test_a_second_call_does_nothing_and_damage_is_mended(index: list[list[str]],
     assert demo.fetch_demo(tmp_path / "raw") == files
     assert len(index) == 1
     files[1].write_bytes(before[1][:-1])
+    assert demo.fetch_demo(tmp_path / "raw") == files
     files[2].unlink()
     assert demo.fetch_demo(tmp_path / "raw") == files
-    assert len(index) == 2
+    assert len(index) == 3
     assert [path.read_bytes() for path in files] == before
 
 

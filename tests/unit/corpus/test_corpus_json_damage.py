@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lmbatch.corpus import Record, boundaries
+from lmbatch.corpus import Record, boundaries, json_scanner
+from lmbatch.corpus.stream import Window
 from lmbatch.errors import CorpusError
 from support.corpus_files import array, corpus, read_split, read_whole, rejected, texts
 
@@ -226,6 +228,19 @@ def test_damage_where_files_are_not_cut_costs_few_neighbours(tmp_path: Path, dam
     records = read(tmp_path, data)
     assert set(texts(records)) >= {f"对话{n}" for n in range(50) if n not in (6, 7, 8)}
     assert rejected(records)
+
+
+def test_a_lost_quote_at_the_end_of_a_record_does_not_cost_the_next(tmp_path: Path) -> None:
+    rows = [{"id": row["id"], "turns": row["turns"], "text": row["text"]} for row in nested(9)]
+    records = read(tmp_path, array(rows).replace('"对话4"'.encode(), '"对话4'.encode()))
+    assert texts(records) == [f"对话{n}" for n in range(9) if n != 4]
+    assert [refusal.reason for refusal in rejected(records)] == ["invalid_json"]
+
+
+def test_depth_is_bounded_so_that_brackets_alone_take_no_memory() -> None:
+    window = Window(io.BytesIO(b"[" * 100_000))
+    first = next(json_scanner.ArrayScanner(window, 2**30).elements())
+    assert (first.fault, first.fault_position) == ("damaged", 1024)
 
 
 def test_a_key_of_punctuation_marks_nothing(tmp_path: Path) -> None:
