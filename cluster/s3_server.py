@@ -33,7 +33,7 @@ REGION = "us-east-1"
 HOST = "127.0.0.1"
 GRPC_OFFSET = 10_000  # SeaweedFS also takes each port plus this one
 READY_SECONDS = 60.0
-STOP_SECONDS = 6.0  # it hangs now and then; what it has acknowledged survives a SIGKILL
+STOP_SECONDS = 4.0  # it hangs now and then; what it has acknowledged survives a SIGKILL
 
 EXAMPLES = """examples:
   python cluster/s3_server.py start                      start it (or say that it runs already)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -79,6 +80,7 @@ def test_a_silent_server_is_given_up_and_asked_again(proxy: FaultProxy, s3_uri: 
     store.put("k", data)
     proxy.inject("GET", "stalled")
     assert store.read("k") == data
+    assert not proxy.outlasted
 
 
 def test_one_bad_part_does_not_repeat_the_upload(proxy: FaultProxy, s3_uri: str, tmp_path: Path) -> None:
@@ -326,6 +328,8 @@ def test_a_forked_child_is_told_instead_of_hanging(s3_uri: str) -> None:
     store.put("k", b"1")
     read_end, write_end = os.pipe()
     if (child := os.fork()) == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # should it hang after all, it does not outlive the test
         try:
             store.read("k")
             os.write(write_end, b"read it")

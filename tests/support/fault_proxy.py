@@ -19,7 +19,7 @@ class FaultProxy:
 
     Faults: ``503`` and ``full`` answer without forwarding; ``refused`` closes the connection without forwarding;
     ``lost answer`` forwards and then closes; ``truncated`` sends half of the answer's body and closes; ``stalled``
-    sends half of it and then nothing until the proxy is closed.
+    sends half of it and then nothing until the proxy is closed, or the client has waited for 10 s (``outlasted``).
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -28,6 +28,7 @@ class FaultProxy:
         self._lock = threading.Lock()
         self.released = threading.Event()
         self.requests: list[str] = []
+        self.outlasted = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -104,8 +105,8 @@ class FaultProxy:
                     return
                 self.close_connection = True
                 self.reply(answer.status, headers, content[: len(content) // 2], length)
-                if fault == "stalled":
-                    proxy.released.wait()
+                if fault == "stalled" and not proxy.released.wait(10):
+                    proxy.outlasted = True
 
             def reply(self, status: int, headers: dict[str, str], content: bytes, length: int) -> None:
                 self.send_response_only(status)

@@ -5,9 +5,10 @@ import traceback
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
 from lmbatch.errors import ObjectNotFoundError, StoreAccessError, StoreError
-from lmbatch.store import Backoff, Store, open_store
+from lmbatch.store import Backoff, ObjectInfo, Store, open_store
 from lmbatch.store.client import Limits
 from lmbatch.store.s3 import S3Store, part_bytes
 
@@ -45,7 +46,7 @@ def test_refused_keys_are_told_at_once_and_never_shown(s3_uri: str, monkeypatch,
             assert secret not in "".join(traceback.format_exception(error.value)) + repr(error.value)
     assert secret not in caplog.text
     assert not [record for record in caplog.records if record.name == "lmbatch.store.retry"]
-    assert secret not in repr(store) + repr(vars(store))
+    assert secret not in repr(store) + repr(vars(store)) + str(store._made.config)
 
 
 def test_a_missing_bucket_is_told_for_every_operation(s3_uri: str, tmp_path: Path) -> None:
@@ -78,3 +79,28 @@ def test_two_prefixes_do_not_see_each_other(s3_uri: str) -> None:
     assert [info.key for info in one.list()] == ["k"]
     assert one.read("k") == b"1"
     assert [info.key for info in open_store(s3_uri).list("run-")] == ["run-2/k"]
+
+
+def test_an_upload_that_arrived_short_is_noticed(s3_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"1234")
+    monkeypatch.setattr(S3Store, "info", lambda _, key: ObjectInfo(key, 3, None, None))
+    with pytest.raises(StoreError, match="4 bytes were sent .* 3 are there"):
+        open_store(s3_uri).put_file("k", tmp_path / "f")
+
+
+def test_a_secret_in_the_servers_words_is_masked(s3_uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+
+    class Echoing:
+        """Fails as obstore does, with the secret in its text and in the server's message."""
+
+        def head(self, *_: object) -> None:
+            body = f"<Code>Odd</Code><Message>your key {secret}</Message>"
+            raise GenericError(f"Server returned non-2xx status code: 500 X: {body}\n\nDebug {secret}")
+
+    store = S3Store("bucket", limits=Limits(Backoff(2, 0.0, 0.0)))
+    store._obstore = Echoing()
+    with pytest.raises(StoreError, match=r"your key \*\*\*") as error:
+        store.info("k")
+    assert "attempt 2 of 2" in caplog.text
+    assert secret not in caplog.text + "".join(traceback.format_exception(error.value))

@@ -97,6 +97,26 @@ def test_a_process_number_that_belongs_to_another_program_is_left_alone(tmp_path
         other.kill()
 
 
+LEADER_GONE = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_zombie_whose_threads_still_run_counts_as_alive() -> None:
+    """A killed server looks like this for a moment, and still holds its ports."""
+    alive = load_script(SCRIPT)._alive
+    with subprocess.Popen([sys.executable, "-c", LEADER_GONE]) as process:
+        fields = Path(f"/proc/{process.pid}/stat")
+        while fields.read_text().rpartition(")")[2].split()[0] != "Z":
+            assert process.poll() is None
+        assert alive(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not alive(process.pid)
+
+
 def test_help_shows_examples() -> None:
     shown = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True).stdout
     assert "examples:" in shown
