@@ -17,10 +17,10 @@ ON        ?= local
 WORKERS   ?=
 SET       ?=
 
-.PHONY: help venv demo test check preprocess tokenizer s3-up s3-down reference lock bench clean distclean
+.PHONY: help venv demo test check preprocess tokenizer s3-up s3-down cluster-up cluster-status cluster-down reference lock bench clean distclean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  make preprocess CORPUS=wudao [RAW=folder-or-uri] [STORE=s3://…] [TOKENIZER=folder] [ON=local] [WORKERS=n] [SET="a.b=v"]'
 
@@ -66,6 +66,16 @@ s3-up: $(STAMP) ## Start a real S3 server on this machine (see cluster/README.md
 
 s3-down: $(STAMP) ## Stop it
 	@$(BIN)/python cluster/s3_server.py stop
+
+cluster-up: ## Install (as root) and start a real Slurm on this machine (see cluster/README.md)
+	@cluster/install.sh
+	@$(PYTHON) cluster/slurm_cluster.py up
+
+cluster-status: ## Show its daemons, nodes and queue
+	@$(PYTHON) cluster/slurm_cluster.py status
+
+cluster-down: ## Stop it
+	@$(PYTHON) cluster/slurm_cluster.py down
 
 reference: $(STAMP) ## Write configs/REFERENCE.md from the schema
 	@$(BIN)/lmbatch config reference > configs/REFERENCE.md
