@@ -93,6 +93,8 @@ def print_result(result: PreprocessResult) -> None:
     click.echo(f"records   {ledger.records:,} in = {ledger.documents_out:,} documents ({kept})")
     click.echo(f"          + {ledger.records_dropped:,} dropped {reasons(ledger.dropped)}".rstrip())
     click.echo(f"          + {ledger.records_quarantined:,} quarantined {reasons(ledger.quarantined)}".rstrip())
+    if ledger.changed:
+        click.echo(f"changed   documents by rule {reasons(ledger.changed)}")
     tokens = ", ".join(f"{manifest.tokens(split):,} {split}" for split in ("train", "validation"))
     click.echo(f"tokens    {tokens} ({manifest.dtype}), in {len(manifest.shards)} shards")
     click.echo(

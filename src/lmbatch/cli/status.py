@@ -68,8 +68,12 @@ def print_store(status: StoreStatus) -> None:
         f"input {human_bytes(status.input_bytes_done)} of {human_bytes(status.input_bytes)}; "
         f"{status.tokens:,} tokens; written by {', '.join(status.engines) or 'nobody yet'}"
     )
-    click.echo(
-        f"{ledger.records:,} records = {ledger.documents_out:,} documents + {ledger.records_dropped:,} dropped "
-        f"+ {ledger.records_quarantined:,} quarantined {reasons(ledger.quarantined)}".rstrip()
+    parts = (
+        f"{ledger.records:,} records = {ledger.documents_out:,} documents",
+        f"{ledger.records_dropped:,} dropped {reasons(ledger.dropped)}".rstrip(),
+        f"{ledger.records_quarantined:,} quarantined {reasons(ledger.quarantined)}".rstrip(),
     )
+    click.echo(" + ".join(parts))
+    if ledger.changed:
+        click.echo(f"changed by cleaning {reasons(ledger.changed)}")
     click.echo(f"manifest: {status.digest or 'not written yet'}")

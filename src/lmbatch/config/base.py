@@ -37,3 +37,11 @@ def operational(default: Any = ..., **kwargs: Any) -> Any:
     The fingerprint leaves these out, so that they may change between an interruption and a resume.
     """
     return Field(default, json_schema_extra={"operational": True}, **kwargs)
+
+
+def added(default: Any = None, **kwargs: Any) -> Any:
+    """A field that came to its section later. ``default`` is None or empty, and then the identity leaves it out.
+
+    So a new key changes no fingerprint or digest of what was stored before it existed.
+    """
+    return Field(default, json_schema_extra={"absent_when_empty": True}, **kwargs)

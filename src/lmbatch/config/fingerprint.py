@@ -15,6 +15,12 @@ def _is_operational(field: FieldInfo) -> bool:
     return isinstance(extra, dict) and bool(extra.get("operational"))
 
 
+def _is_absent(field: FieldInfo, value: Any) -> bool:
+    """Is it a field that was added later and is not used? False and 0 are values, not absence."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("absent_when_empty")) and value in (None, {}, ())
+
+
 def identity(config: BaseModel) -> dict[str, Any]:
     """The config as plain values, without its operational fields."""
     result: dict[str, Any] = {}
@@ -22,6 +28,8 @@ def identity(config: BaseModel) -> dict[str, Any]:
         if _is_operational(field):
             continue
         value = getattr(config, name)
+        if _is_absent(field, value):
+            continue
         result[name] = identity(value) if isinstance(value, BaseModel) else _plain(value)
     return result
 

@@ -11,7 +11,8 @@ class Document:
     """One text with its place of origin.
 
     ``position`` is the byte offset of the record in its file (in the decompressed stream for .gz and .zst; the row
-    number for Parquet and ``datasets`` folders). ``id`` is the corpus's own identifier, or None.
+    number for Parquet and ``datasets`` folders). ``id`` is the corpus's own identifier, or None. ``changed`` names the
+    cleaning rules that changed the text.
     """
 
     text: str
@@ -19,6 +20,7 @@ class Document:
     position: int
     id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from lmbatch.store import (
     Store,
     to_json,
 )
-from lmbatch.tokens import Encoder
+from lmbatch.tokens import Encoder, EngineDroppedError
 
 _BATCH_BYTES = (
     1 << 20
@@ -52,9 +52,17 @@ def run_task(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder,
     """
     if store.exists(receipt_key(task.id)):
         return None
+    try:
+        return _attempt(store, raw, plan, task, encoder, spool)
+    except EngineDroppedError:  # what the first attempt uploaded is referred to by nothing
+        return _attempt(store, raw, plan, task, encoder, spool)
+
+
+def _attempt(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, spool: Path) -> Receipt:
     clock, cpu = time.monotonic(), time.process_time()
     for file in _files_of(plan, task):
         check_unchanged(raw, file)
+    encoder.begin(task.id)
     spool.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f"{task.id}-", dir=spool) as folder:
         work = _Work(store, raw, plan, task, encoder, Path(folder))
@@ -109,6 +117,7 @@ class _Counts:
     documents: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
     def add(into: dict[str, int], key: str) -> None:
@@ -163,6 +172,7 @@ class _Work:
             documents=dict(sorted(counts.documents.items())),
             dropped=dict(sorted(counts.dropped.items())),
             quarantined=dict(sorted(counts.quarantined.items())),
+            changed=dict(sorted(counts.changed.items())),
         )
         if ledger.missing:
             raise TaskError(
@@ -229,6 +239,8 @@ class _Work:
                 text_bytes=pending.size,
             )
             self._counts.add(self._counts.documents, pending.split)
+            for rule in pending.document.changed:
+                self._counts.add(self._counts.changed, rule)
 
     def _writer(self, split: Split) -> ShardWriter:
         if split not in self._writers:

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from lmbatch.config.base import Section, operational
+from lmbatch.config.base import Section, added, operational
 from lmbatch.config.fingerprint import canonical_json, identity
 from lmbatch.errors import StoreError
 
@@ -57,6 +57,7 @@ class Ledger(Section):
     documents: dict[str, int] = Field(default_factory=dict)  # by split
     dropped: dict[str, int] = Field(default_factory=dict)  # by reason
     quarantined: dict[str, int] = Field(default_factory=dict)  # by reason
+    changed: dict[str, int] = added({})  # documents by the rule that changed them; no part of the sum
 
     @property
     def documents_out(self) -> int:
@@ -82,7 +83,7 @@ class Ledger(Section):
     def total(ledgers: Iterable[Ledger]) -> Ledger:
         """The sum of ledgers, key by key, keys in sorted order."""
         records = 0
-        sums: dict[str, dict[str, int]] = {"documents": {}, "dropped": {}, "quarantined": {}}
+        sums: dict[str, dict[str, int]] = {"documents": {}, "dropped": {}, "quarantined": {}, "changed": {}}
         for ledger in ledgers:
             records += ledger.records
             for name, into in sums.items():
