@@ -145,7 +145,8 @@ def train_with_interruptions(run: str) -> None:
     launcher = launch_training(run)
     wait_for(lambda: step_of(run) >= KILL_AT, launcher)
     victim = read_attempts(Path("runs") / run)[-1].pid
-    print(f"demo: kill -9 to the training process (pid {victim}) at step {step_of(run)}", flush=True)
+    print(f"demo: kill -9 to the training process (pid {victim}) at step {step_of(run)};", flush=True)
+    print("demo: the traceback that follows is accelerate's launcher saying that its child was killed", flush=True)
     os.kill(victim, signal.SIGKILL)
     launcher.wait()
     train_to_the_end(run)
@@ -203,7 +204,7 @@ def status_sentence(run: str) -> str:
 def load_with_transformers(folder: str) -> str:
     """Load the export in a process of its own that knows nothing of lmbatch."""
     script = (
-        "import sys, transformers as t; t.logging.set_verbosity_error()\n"
+        "import sys, transformers as t; t.logging.set_verbosity_error(); t.logging.disable_progress_bar()\n"
         "model = t.AutoModelForCausalLM.from_pretrained(sys.argv[1]); t.AutoTokenizer.from_pretrained(sys.argv[1])\n"
         "print(f'AutoModelForCausalLM loads it: {type(model).__name__}, {model.num_parameters():,} parameters')"
     )

@@ -93,3 +93,10 @@ def progress_bar(label: str, unit: str) -> Iterator[Callable[[float, float, str]
 
 def _rate(value: float, unit: str) -> str:
     return human_bytes(value) if unit == "B" else f"{value:,.1f} {unit}"
+
+
+def quiet_transformers() -> None:
+    """No progress bars of a library for work of a second, least of all into a log."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()

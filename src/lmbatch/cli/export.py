@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from lmbatch.cli.common import quiet_transformers
+
 EPILOG = """\b
 Examples:
   lmbatch export runs/gpt2_zh --out data/export/gpt2_zh
@@ -21,4 +23,5 @@ def command(run: Path, out: Path, step: int | None) -> None:
     """Write a folder that AutoModelForCausalLM.from_pretrained loads, from the run folder RUN."""
     from lmbatch.infer import export_model
 
+    quiet_transformers()
     click.echo(f"exported: {export_model(run, out, step=step)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lmbatch.cli.common import json_option, print_json
+from lmbatch.cli.common import json_option, print_json, quiet_transformers
 from lmbatch.config import GenerateConfig
 from lmbatch.config.load import build
 from lmbatch.errors import UsageError
@@ -44,6 +44,7 @@ def command(folder: Path, prompts: tuple[str, ...], prompts_from: object, as_jso
     config = build(GenerateConfig, settings, "generate")
     from lmbatch.infer import TextGenerator
 
+    quiet_transformers()
     texts = TextGenerator.from_folder(folder).generate(given, config)
     if as_json:
         print_json([{"prompt": prompt, "text": text} for prompt, text in zip(given, texts, strict=True)])
