@@ -99,4 +99,4 @@ def quiet_transformers() -> None:
     """No progress bars of a library for work of a second, least of all into a log."""
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import time
 import uuid
 from collections.abc import Iterator
@@ -80,7 +79,7 @@ def _attempt(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder,
             ledger=work.ledger(),
             seconds=time.monotonic() - clock,
             cpu_seconds=time.process_time() - cpu,
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_memory_bytes=_peak_memory(),
             input_bytes=sum(piece.bytes for piece in task.pieces),
         )
     store.publish(receipt_key(task.id), to_json(receipt))
@@ -103,6 +102,18 @@ def check_unchanged(raw: Store, file: PlannedFile) -> None:
             f"(size {file.size} → {now.size}, modified {file.modified} → {now.modified})",
             remedy="put the old file back, or plan anew into another store",
         )
+
+
+def _peak_memory() -> int:
+    """Most memory this process has held, in bytes (0 where /proc does not tell).
+
+    getrusage would not do: a child's ru_maxrss begins at its parent's peak.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _files_of(plan: Plan, task: Task) -> Iterator[PlannedFile]:
