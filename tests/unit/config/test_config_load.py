@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from lmbatch.config import PreprocessConfig, TrainConfig, dump_yaml, fingerprint, load_config
 from lmbatch.config.load import parse_yaml
 from lmbatch.errors import ConfigError
