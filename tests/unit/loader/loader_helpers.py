@@ -9,6 +9,7 @@ import numpy as np
 
 from lmbatch.config import DataConfig
 from lmbatch.loader import SampleOrder
+from lmbatch.loader.locks import locked
 from lmbatch.shards import ShardWriter
 from lmbatch.store import (
     MANIFEST_KEY,
@@ -118,6 +119,13 @@ class RemoteStore(Store):
         self.fetched.append(key)
         self.before(key, path)
         super().get_file(key, path)
+
+
+def bytes_in_cache(folder: Path) -> int:
+    """What the cache has on disk or has promised, at one moment: nobody can make room while this looks."""
+    with locked(folder / "lock"):
+        files = [*(folder / "shards").iterdir(), *(folder / "incoming").glob("*/reserved")]
+        return sum(file.stat().st_size for file in files)
 
 
 class Tokens:

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from loader_helpers import RemoteStore
+from loader_helpers import RemoteStore, bytes_in_cache
 
 from lmbatch.errors import ConfigError, ObjectNotFoundError, ShardError, StoreFullError
 from lmbatch.loader import ShardCache
@@ -90,8 +90,7 @@ def test_it_never_grows_beyond_its_limit(remote, tmp_path):
     cache = make_cache(remote, tmp_path)
 
     def look(key, path):
-        files = [*(tmp_path / "cache" / "shards").iterdir(), *(tmp_path / "cache" / "incoming").glob("*/reserved")]
-        sizes.append(sum(file.stat().st_size for file in files))
+        sizes.append(bytes_in_cache(tmp_path / "cache"))
 
     sizes: list[int] = []
     remote.before = look

@@ -2,7 +2,7 @@ import logging
 
 import numpy as np
 import pytest
-from loader_helpers import RemoteStore, data_config, make_corpus
+from loader_helpers import RemoteStore, bytes_in_cache, data_config, make_corpus
 
 from lmbatch.config import CacheConfig
 from lmbatch.errors import ConfigError, ResumeError, ShardError, StoreError
@@ -58,9 +58,7 @@ def test_windowed_reading_stays_within_the_cache(tmp_path, monkeypatch):
     sizes = []
 
     def look(key, path):
-        cache = tmp_path / "cache"
-        files = [*(cache / "shards").iterdir(), *(cache / "incoming").glob("*/reserved")]
-        sizes.append(sum(file.stat().st_size for file in files))
+        sizes.append(bytes_in_cache(tmp_path / "cache"))
 
     monkeypatch.setattr(data_module, "open_store", lambda uri: RemoteStore(store.root, look))
     read_steps(config, 40)
@@ -189,8 +187,9 @@ def test_evaluation_can_be_repeated_and_knows_its_length(corpus, tmp_path):
         batches = data.evaluation(micro=2, batches=2)
         assert len(batches) == 2
         assert [b.samples for b in batches] == [b.samples for b in batches] == [(0, 1), (2, 3)]
-        with pytest.raises(IndexError):
-            data.read(7)
+        for number in (-1, 7):
+            with pytest.raises(IndexError, match="of 7"):
+                data.read(number)
 
 
 # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
