@@ -59,7 +59,7 @@ class TaskBatch:
         plan = load_plan(store)
         raw = open_raw(plan)
         spool = Path(self.spool) / f"{socket.gethostname()}-{os.getpid()}"
-        encoder = Encoder(load_tokenizer_of(store, plan, spool / "tokenizer"))
+        encoder = Encoder(load_tokenizer_of(store, plan, spool / "tokenizer"), plan.config.tokenizer.engine)
         by_id = {task.id: task for task in plan.tasks}
         failures: dict[str, TaskFailure] = {}
         for task_id in self.tasks:

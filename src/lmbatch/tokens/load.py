@@ -12,6 +12,7 @@ from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer
 
 from lmbatch.config.fingerprint import canonical_json
 from lmbatch.errors import TokenizerError
+from lmbatch.tokens.segmentation import SEGMENTATION_FILE, Segment, Segmentation, build_segmenter, read_segmentation
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -25,6 +26,7 @@ KNOWN_FILES = (
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+    SEGMENTATION_FILE,
 )
 
 
@@ -43,6 +45,17 @@ class TextTokenizer:
     largest_id: int
     eod_token: str
     eod_id: int
+    segmentation: Segmentation | None = None
+
+    def segmenter(self) -> Segment | None:
+        """What every text must go through before ``backend`` encodes it, if anything.
+
+        Raises TokenizerError if the segmenter is not installed in the version that the vocabulary was made with.
+        """
+        if self.segmentation is None:
+            return None
+        added = self.backend.get_added_tokens_decoder().values()
+        return build_segmenter(self.segmentation, [token.content for token in added])
 
     def files(self) -> dict[str, bytes]:
         """The folder's tokenizer files by name, ``tokenizer.json`` always among them."""
@@ -64,6 +77,9 @@ def load_tokenizer(path: str | Path, eod: str | None = None) -> TextTokenizer:
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
+    segmentation = read_segmentation(folder)
+    if segmentation is not None:
+        identity = {"tokenizer": identity, "segmenter": segmentation.segmenter, "version": segmentation.version}
     vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     if len(vocabulary) < 2:
         raise TokenizerError(
@@ -90,6 +106,7 @@ def load_tokenizer(path: str | Path, eod: str | None = None) -> TextTokenizer:
         largest_id=max(vocabulary.values()),
         eod_token=eod_token,
         eod_id=vocabulary[eod_token],
+        segmentation=segmentation,
     )
 
 

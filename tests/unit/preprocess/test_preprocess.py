@@ -248,7 +248,10 @@ def test_an_input_that_changes_while_it_is_read_is_refused(base: Path) -> None:
 
         engine = "test"
 
-        def encode(self, texts: list[str]) -> list[list[int]]:
+        def begin(self, place: str) -> None:
+            encoder.begin(place)
+
+        def encode(self, texts: list[str]) -> list[np.ndarray]:
             os.utime(base / "raw" / plan.files[0].path, (2, 2))
             return encoder.encode(texts)
 
