@@ -117,7 +117,8 @@ class Worker:
     def _open_recorder(self, engine: Engine, data: TokenData, total: int) -> Recorder | None:
         if not self.ranks.main:
             return None
-        self._folder.write_facts(self._config, data.manifest, _model_facts(engine, self._config))
+        facts = _model_facts(engine, self._config) | {"total_steps": total}
+        self._folder.write_facts(self._config, data.manifest, facts)
         self._folder.copy_tokenizer(data.store, data.manifest)
         step = self._standing.resumed_from or 0
         _log_summary(self._config, engine, data, step, total)
