@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
-from tokens_helpers import EOD, KINDS, TRAINING
+from tokens_helpers import EOD, KINDS, TRAINING, Double
 
 from lmbatch.errors import TokenizerError
 from lmbatch.tokens import Encoder, EngineDroppedError, TextTokenizer, load_tokenizer
-from lmbatch.tokens.engines import HuggingFaceEngine, Ids, make_engine
+from lmbatch.tokens.engines import Ids, make_engine
 from lmbatch.tokens.engines.adversarial import adversarial_texts
 from lmbatch.tokens.engines.proof import EVERY_BATCHES, FIRST_BATCH_CHARACTERS, sample_of
 
@@ -43,30 +43,6 @@ def plain_ids(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]
 
 def as_lists(arrays: Sequence[np.ndarray]) -> list[list[int]]:
     return [array.tolist() for array in arrays]
-
-
-class Double:
-    """Hugging Face's ids, but wrong for every text that holds ``trap``."""
-
-    name = "double"
-
-    def __init__(self, tokenizer: TextTokenizer, trap: str, error: BaseException | None = None) -> None:
-        self._right = HuggingFaceEngine(tokenizer.backend)
-        self._trap = trap
-        self._error = error
-        self.calls = 0
-
-    def encode(self, texts: Sequence[str]) -> Ids:
-        self.calls += 1
-        ids = self._right.encode(texts)
-        for number, text in enumerate(texts):
-            if self._trap in text:
-                if self._error is not None:
-                    raise self._error
-                flat = ids.flat.copy()
-                flat[int(ids.ends[number]) - 1] ^= 1
-                ids = Ids(flat, ids.ends)
-        return ids
 
 
 # ── the engines that are installed ───────────────────────────────────────────────────────────────────────────────────

@@ -1,11 +1,14 @@
-"""Small tokenizers of every kind that has a fast engine."""
+"""Small tokenizers of every kind that has a fast engine, and an engine that is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from lmbatch.tokens import TextTokenizer
+from lmbatch.tokens.engines import HuggingFaceEngine, Ids
 
 EOD = "<|endoftext|>"
 REAL = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).resolve().parents[3].glob("*.md"))]
@@ -56,3 +59,27 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
     "bert": bert,
     "bert-cased": lambda: bert(lowercase=False),
 }
+
+
+class Double:
+    """Hugging Face's ids, but wrong for every text that holds ``trap``."""
+
+    name = "double"
+
+    def __init__(self, tokenizer: TextTokenizer, trap: str, error: BaseException | None = None) -> None:
+        self._right = HuggingFaceEngine(tokenizer.backend)
+        self._trap = trap
+        self._error = error
+        self.calls = 0
+
+    def encode(self, texts: Sequence[str]) -> Ids:
+        self.calls += 1
+        ids = self._right.encode(texts)
+        for number, text in enumerate(texts):
+            if self._trap in text:
+                if self._error is not None:
+                    raise self._error
+                flat = ids.flat.copy()
+                flat[int(ids.ends[number]) - 1] ^= 1
+                ids = Ids(flat, ids.ends)
+        return ids
