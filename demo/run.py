@@ -28,7 +28,7 @@ S3_STATE = "data/demo-s3"
 STORE = "s3://lmbatch/demo"
 STRAIGHT, INTERRUPTED = "demo-straight", "demo-interrupted"
 PROMPTS = ("第一条 为了", "话说曹操")
-STOP_AT, KILL_AT = 130, 225  # steps; checkpoints are made every 60
+STOP_AT, KILL_AT = 230, 450  # steps; checkpoints are made every 100
 
 
 @dataclass
