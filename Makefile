@@ -8,12 +8,13 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 
-# make preprocess CORPUS=wudao [RAW=…] [STORE=s3://…] [TOKENIZER=…] [ON=local] [WORKERS=n] [SET="a.b=v c.d=w"]
+# make preprocess CORPUS=wudao [RAW=…] [STORE=s3://…] [TOKENIZER=…] [ON=local|slurm] [SITE=file] [WORKERS=n] [SET="a.b=v c.d=w"]
 CORPUS    ?= demo
 RAW       ?=
 STORE     ?=
 TOKENIZER ?=
-ON        ?= local
+ON        ?=
+SITE      ?=
 WORKERS   ?=
 SET       ?=
 
@@ -22,7 +23,7 @@ SET       ?=
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo '  make preprocess CORPUS=wudao [RAW=folder-or-uri] [STORE=s3://…] [TOKENIZER=folder] [ON=local] [WORKERS=n] [SET="a.b=v"]'
+	@echo '  make preprocess CORPUS=wudao [RAW=folder-or-uri] [STORE=s3://…] [TOKENIZER=folder] [ON=local|slurm] [SITE=file] [WORKERS=n] [SET="a.b=v"]'
 
 venv: $(STAMP) ## Install everything into .venv, every version pinned by constraints.txt
 
@@ -50,7 +51,9 @@ preprocess: export LMBATCH_MAKE_RAW := $(RAW)
 preprocess: export LMBATCH_MAKE_STORE := $(STORE)
 preprocess: export LMBATCH_MAKE_TOKENIZER := $(TOKENIZER)
 preprocess: $(STAMP) ## Turn the corpus CORPUS into verified shards in STORE
-	@args=(--config "configs/corpora/$(CORPUS).yaml" --on "$(ON)"); \
+	@args=(--config "configs/corpora/$(CORPUS).yaml"); \
+	[[ -z "$(ON)" ]] || args+=(--on "$(ON)"); \
+	[[ -z "$(SITE)" ]] || args+=(--site "$(SITE)"); \
 	[[ -z $$LMBATCH_MAKE_RAW ]] || args+=(--raw "$$LMBATCH_MAKE_RAW"); \
 	[[ -z $$LMBATCH_MAKE_STORE ]] || args+=(--store "$$LMBATCH_MAKE_STORE"); \
 	[[ -z $$LMBATCH_MAKE_TOKENIZER ]] || args+=(--tokenizer "$$LMBATCH_MAKE_TOKENIZER"); \

@@ -106,7 +106,7 @@ def _behaviour(settings: Settings) -> list[str]:
         "PreemptMode=REQUEUE",
         "SlurmctldParameters=preempt_send_user_signal",  # preemption gives the notice that the job asked for
         f"FirstJobId={settings.first_job}",  # numbers do not start again when the state is wiped
-        f"MaxArraySize={settings.max_array_size + 1}",  # Slurm counts the index 0
+        f"MaxArraySize={settings.max_array_size}",
         "MaxJobCount=20000",
     ]
 

@@ -101,6 +101,10 @@ class TaskError(LmbatchError):
     """A preprocessing task failed for good."""
 
 
+class SchedulerError(LmbatchError):
+    """The cluster's scheduler refused what was asked, or cannot be reached."""
+
+
 class VerifyError(LmbatchError):
     """The bytes in the store are not what the receipts and the manifest say."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,16 +17,18 @@ from lmbatch.cli.common import (
     progress_bar,
     set_option,
 )
-from lmbatch.config import PreprocessConfig, load_config
-from lmbatch.launch import LocalBackend, PreprocessResult, Progress, run_preprocess
+from lmbatch.config import PreprocessConfig, SiteConfig, load_config
+from lmbatch.launch import Backend, LocalBackend, PreprocessResult, Progress, SlurmBackend, run_preprocess
 
 EPILOG = """\b
 Examples:
   lmbatch preprocess --config configs/corpora/demo.yaml
   lmbatch preprocess --config configs/corpora/wudao.yaml --raw /data/WuDao --store s3://bucket/wudao --workers 16
   lmbatch preprocess --config configs/corpora/wudao.yaml --set tasks.bytes=128MiB
+  lmbatch preprocess --config configs/corpora/wudao.yaml --on slurm --site configs/sites/example.yaml
 
-Run the same command again after an interruption: it does only what has no receipt.
+Run the same command again after an interruption: it does only what has no receipt. On Slurm, Ctrl-C
+cancels the jobs; a driver that is closed or killed otherwise leaves them, and the next one goes on with them.
 """
 
 
@@ -34,8 +37,13 @@ Run the same command again after an interruption: it does only what has no recei
 @click.option("--raw", help="Folder or URI of the input files (instead of corpus.raw).")
 @click.option("--store", help="Where shards go: a folder, file:// or s3:// (instead of store).")
 @click.option("--tokenizer", help="Tokenizer folder (instead of tokenizer.path).")
-@click.option("--on", type=click.Choice(["local"]), default="local", show_default=True, help="Where the tasks run.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes at a time; default: the cores of this machine.")
+@click.option("--on", type=click.Choice(["local", "slurm"]), help="Where the tasks run; default: what the site says.")
+@click.option("--site", type=click.Path(dir_okay=False), help="Site file (YAML); default: this machine.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes at a time; default: the site's, or the cores of this machine.",
+)
 @set_option
 @json_option
 def command(
@@ -43,22 +51,33 @@ def command(
     raw: str | None,
     store: str | None,
     tokenizer: str | None,
-    on: str,
+    on: str | None,
+    site: str | None,
     workers: int | None,
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Turn a raw corpus into verified token shards in a store."""
     config = load_config(PreprocessConfig, config_path, [*overrides(raw, store, tokenizer), *sets])
-    count = workers or len(os.sched_getaffinity(0))
+    place = place_to_run(on, site, workers)
     with progress_bar(config.corpus.name, "B") as update:
 
         def show(now: Progress) -> None:
             note = f"{now.tasks_done}/{now.tasks} tasks, {now.documents:,} documents, {now.tokens:,} tokens"
             update(now.bytes_done, now.bytes, note)
 
-        result = run_preprocess(config, lambda folder: LocalBackend(folder, count), on_progress=show)
+        result = run_preprocess(config, place, on_progress=show)
     print_json(as_dict(result)) if as_json else print_result(result)
+
+
+def place_to_run(on: str | None, site_path: str | None, workers: int | None) -> Callable[[Path], Backend]:
+    """From the options to what makes the backend, given a folder for its logs."""
+    site = load_config(SiteConfig, site_path) if site_path else SiteConfig(name="here")
+    if (on or site.executor) == "slurm":
+        slurm = site.slurm.model_copy(update={"max_parallel": workers}) if workers else site.slurm
+        return lambda folder: SlurmBackend(folder, slurm)
+    count = workers or site.workers or len(os.sched_getaffinity(0))
+    return lambda folder: LocalBackend(folder, count)
 
 
 def overrides(raw: str | None, store: str | None, tokenizer: str | None) -> list[str]:

@@ -6,7 +6,7 @@
          └──────── load.read_layers ────────────────┘
                           │  one plain mapping
                           ▼
-            schema (pydantic, unknown keys refused)  ──▶ PreprocessConfig · TokenizerConfig · TrainConfig
+            schema (pydantic, unknown keys refused)  ──▶ PreprocessConfig · TokenizerConfig · TrainConfig · SiteConfig
                           │                                        │
              reference (the written page)                 fingerprint (what decides the bytes)
 
@@ -25,6 +25,7 @@ from lmbatch.config.preprocess import (
     TasksConfig,
     TokenizerRef,
 )
+from lmbatch.config.site import SiteConfig, SlurmSite
 from lmbatch.config.tokenizer import TokenizerConfig
 from lmbatch.config.train import (
     BatchConfig,
@@ -58,6 +59,8 @@ __all__ = [
     "SaveConfig",
     "ScheduleConfig",
     "ShardsConfig",
+    "SiteConfig",
+    "SlurmSite",
     "SplitConfig",
     "TasksConfig",
     "TokenizerConfig",

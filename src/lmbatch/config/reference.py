@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from lmbatch.config.fingerprint import _is_operational
 from lmbatch.config.preprocess import PreprocessConfig
+from lmbatch.config.site import SiteConfig
 from lmbatch.config.tokenizer import TokenizerConfig
 from lmbatch.config.train import TrainConfig
 
@@ -20,6 +21,7 @@ ROOTS: dict[str, type[BaseModel]] = {
     "preprocess": PreprocessConfig,
     "tokenizer": TokenizerConfig,
     "train": TrainConfig,
+    "site": SiteConfig,
 }
 
 

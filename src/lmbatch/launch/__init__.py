@@ -2,7 +2,7 @@
 
 ::
 
-    PreprocessConfig ──preprocess.run──▶ plan ──▶ TaskBatch … ──▶ Backend (local pool) ──▶ receipts ──▶ manifest
+    PreprocessConfig ──preprocess.run──▶ plan ──▶ TaskBatch … ──▶ Backend (local pool, Slurm) ──▶ receipts ──▶ manifest
 
 May import everything; nothing but ``cli`` imports it. Receipts decide what is done, never a job's own state.
 """
@@ -10,6 +10,7 @@ May import everything; nothing but ``cli`` imports it. Receipts decide what is d
 from lmbatch.launch.backend import Backend, BatchEnd, TaskBatch
 from lmbatch.launch.local import LocalBackend
 from lmbatch.launch.preprocess import PreprocessResult, Progress, open_target, run_preprocess
+from lmbatch.launch.slurm import SlurmBackend
 
 __all__ = [
     "Backend",
@@ -17,6 +18,7 @@ __all__ = [
     "LocalBackend",
     "PreprocessResult",
     "Progress",
+    "SlurmBackend",
     "TaskBatch",
     "open_target",
     "run_preprocess",

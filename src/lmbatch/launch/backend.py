@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lmbatch.errors import (
     CorpusError,
@@ -20,6 +22,9 @@ from lmbatch.errors import (
     TokenizerError,
     UnsafeStoreError,
 )
+
+if TYPE_CHECKING:
+    from lmbatch.preprocess import Task
 
 # Doing these again gives the same answer.
 _FINAL = (CorpusError, PlanError, StoreAccessError, StoreFullError, TokenizerError, UnsafeStoreError)
@@ -41,13 +46,18 @@ class TaskBatch:
     store: str
     tasks: tuple[str, ...]
     spool: str
+    input_bytes: int = 0
 
     def __call__(self) -> dict[str, TaskFailure]:
         """Do the tasks; a failed one does not keep the others from being done. Returns the failures."""
         # One process per core: threads inside the tokenizer scale poorly and would fight with the neighbours.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        die_with_parent()
-        return self.run()
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster ends what belongs to a job itself
+            die_with_parent()
+        try:
+            return self.run()
+        finally:
+            self._clear_spool()
 
     def run(self) -> dict[str, TaskFailure]:
         """The same, in the process of the caller."""
@@ -58,7 +68,7 @@ class TaskBatch:
         store = open_store(self.store)
         plan = load_plan(store)
         raw = open_raw(plan)
-        spool = Path(self.spool) / f"{socket.gethostname()}-{os.getpid()}"
+        spool = self._own_spool()
         encoder = Encoder(load_tokenizer_of(store, plan, spool / "tokenizer"), plan.config.tokenizer.engine)
         by_id = {task.id: task for task in plan.tasks}
         failures: dict[str, TaskFailure] = {}
@@ -68,6 +78,15 @@ class TaskBatch:
             except (LmbatchError, OSError) as error:
                 failures[task_id] = TaskFailure(str(error), isinstance(error, _FINAL))
         return failures
+
+    def _own_spool(self) -> Path:
+        return Path(self.spool) / f"{socket.gethostname()}-{os.getpid()}"
+
+    def _clear_spool(self) -> None:
+        # The driver sweeps only its own machine.
+        shutil.rmtree(self._own_spool(), ignore_errors=True)
+        with suppress(OSError):
+            Path(self.spool).rmdir()
 
     def checkpoint(self) -> object:
         """Called by submitit on preemption: the receipts are the state, so the same batch simply runs again."""
@@ -88,20 +107,28 @@ class BatchEnd:
 class Backend(Protocol):
     """A place where batches run."""
 
-    def wanted(self, remaining: int) -> int:
-        """How many more batches it would take now, with so many tasks left."""
+    def adopt(self, run: str) -> None:
+        """Called first: ``run`` names the work. What an earlier driver of the same run has started is taken over."""
+        ...
+
+    def deal(self, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
+        """Batches that it would take now, from the front of ``tasks`` and in order; none if it has no place."""
         ...
 
     def submit(self, batches: Sequence[TaskBatch]) -> None:
         """Start them."""
         ...
 
-    def poll(self) -> list[BatchEnd]:
-        """Those that have ended since the last call."""
+    def poll(self, receipts: Collection[str]) -> list[BatchEnd]:
+        """Those that have ended since the last call. ``receipts``: the tasks that are known to be done."""
         ...
 
     def running(self) -> list[TaskBatch]:
-        """Those that have not."""
+        """Those that have not ended: they run or wait."""
+        ...
+
+    def at_work(self) -> list[TaskBatch]:
+        """Those of `running` that do not merely wait."""
         ...
 
     def cancel(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from submitit import LocalExecutor
 
 from lmbatch.launch.backend import BatchEnd, TaskBatch
+from lmbatch.launch.deal import guided
+from lmbatch.preprocess import Task
 
 _NO_TIME_LIMIT_MIN = 60 * 24 * 365
 _CANCEL_SECONDS = 10.0
@@ -31,16 +33,19 @@ class LocalBackend:
         self._workers = workers
         self._running: list[_Running] = []
 
-    def wanted(self, remaining: int) -> int:
-        """Free places."""
-        return min(self._workers - len(self._running), remaining)
+    def adopt(self, run: str) -> None:
+        """Nothing to take over: processes end with the driver that started them."""
+
+    def deal(self, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
+        """A batch for each free place."""
+        return guided(tasks, self._workers - len(self._running))
 
     def submit(self, batches: Sequence[TaskBatch]) -> None:
         """Start a process for each batch."""
         for batch in batches:
             self._running.append(_Running(batch, self._executor.submit(batch)))
 
-    def poll(self) -> list[BatchEnd]:
+    def poll(self, receipts: Collection[str]) -> list[BatchEnd]:
         """Batches whose process has ended."""
         ended = [item for item in self._running if item.job.done()]
         self._running = [item for item in self._running if item not in ended]
@@ -49,6 +54,10 @@ class LocalBackend:
     def running(self) -> list[TaskBatch]:
         """Batches that are being worked on."""
         return [item.batch for item in self._running]
+
+    def at_work(self) -> list[TaskBatch]:
+        """The same: nothing waits here."""
+        return self.running()
 
     def cancel(self) -> None:
         """End the controllers; each takes its worker along (see `die_with_parent`)."""

@@ -8,13 +8,14 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmbatch.config import PreprocessConfig
+from lmbatch.config import PreprocessConfig, fingerprint
 from lmbatch.errors import TaskError
 from lmbatch.launch.backend import Backend, BatchEnd, TaskBatch, TaskFailure
+from lmbatch.launch.deal import input_bytes
 from lmbatch.preprocess import (
     Plan,
     Task,
@@ -124,13 +125,15 @@ class _Run:
         """Submit and watch until every task has a receipt or has failed for good."""
         self._receipts = read_receipts(self.store, self.plan.tasks)
         before = len(self._receipts)
-        self._queue = [task for task in self.plan.tasks if task.id not in self._receipts]
         pause = _POLL_SECONDS
         try:
+            self.backend.adopt(run_name(self.store, self.plan))
+            taken = {task_id for batch in self.backend.running() for task_id in batch.tasks} | self._receipts.keys()
+            self._queue = [task for task in self.plan.tasks if task.id not in taken]
             self._report()
             while self._queue or self.backend.running():
                 self._fill()
-                ended = self.backend.poll()
+                ended = self.backend.poll(self._receipts)
                 seen = self._look_at_running()
                 for end in ended:
                     self._settle(end)
@@ -148,21 +151,19 @@ class _Run:
             raise self._error()
 
     def _fill(self) -> None:
-        wanted = self.backend.wanted(len(self._queue))
-        batches: list[TaskBatch] = []
-        for _ in range(wanted):
-            if not self._queue:
-                break
-            size = batch_size(len(self._queue), wanted)
-            taken, self._queue = self._queue[:size], self._queue[size:]
-            batches.append(TaskBatch(self.store.uri, tuple(task.id for task in taken), str(self.spool)))
-        if batches:
-            self.backend.submit(batches)
+        groups = self.backend.deal(self._queue)
+        self._queue = self._queue[sum(map(len, groups)) :]
+        if groups:
+            self.backend.submit([self._batch(group) for group in groups])
+
+    def _batch(self, group: Sequence[Task]) -> TaskBatch:
+        task_ids = tuple(task.id for task in group)
+        return TaskBatch(self.store.uri, task_ids, str(self.spool), sum(map(input_bytes, group)))
 
     def _look_at_running(self) -> bool:
         """Pick up receipts of batches at work: each does its tasks in order, so only its next one need be asked for."""
         found = False
-        for batch in self.backend.running():
+        for batch in self.backend.at_work():
             waiting = [task_id for task_id in batch.tasks if task_id not in self._receipts]
             if waiting and self.store.exists(receipt_key(waiting[0])):
                 found |= self._take([waiting[0]])
@@ -209,12 +210,9 @@ class _Run:
         )
 
 
-def batch_size(remaining: int, places: int) -> int:
-    """Guided self-scheduling (Polychronopoulos & Kuck 1987): large batches first, single tasks at the end.
-
-    It spreads the cost of starting a process over many small tasks without leaving a straggler behind.
-    """
-    return max(1, -(-remaining // (2 * max(1, places))))
+def run_name(store: Store, plan: Plan) -> str:
+    """What the jobs of a run are known by: the plan, and the store that it is carried out in."""
+    return f"{plan.fingerprint[7:19]}-{fingerprint(store.uri)[7:13]}"
 
 
 def spool_of(config: PreprocessConfig, plan: Plan) -> Path:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,9 @@ import pytest
 from lmbatch.errors import TaskError
 from lmbatch.launch import BatchEnd, LocalBackend, TaskBatch, run_preprocess
 from lmbatch.launch.backend import TaskFailure
-from lmbatch.launch.preprocess import batch_size, sweep_spool
-from lmbatch.preprocess import load_plan
+from lmbatch.launch.deal import batch_size, guided
+from lmbatch.launch.preprocess import sweep_spool
+from lmbatch.preprocess import Task, load_plan
 from lmbatch.store import open_store
 from support.drive import preprocess_here
 from support.wudao import config_for, write_files, write_tokenizer
@@ -39,18 +40,24 @@ class HereBackend:
     ran: list[TaskBatch] = field(default_factory=list)
     _waiting: list[TaskBatch] = field(default_factory=list)
 
-    def wanted(self, remaining: int) -> int:
-        return min(2 - len(self._waiting), remaining)
+    def adopt(self, run: str) -> None:
+        pass
+
+    def deal(self, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
+        return guided(tasks, 2 - len(self._waiting))
 
     def submit(self, batches: Sequence[TaskBatch]) -> None:
         self._waiting += batches
 
-    def poll(self) -> list[BatchEnd]:
+    def poll(self, receipts: Collection[str]) -> list[BatchEnd]:
         ended = [self._end(batch) for batch in self._waiting]
         self._waiting = []
         return ended
 
     def running(self) -> list[TaskBatch]:
+        return self._waiting
+
+    def at_work(self) -> list[TaskBatch]:
         return self._waiting
 
     def cancel(self) -> None:
@@ -135,10 +142,10 @@ def test_never_more_than_the_limit_at_once(tmp_path: Path) -> None:
     marks.mkdir()
     backend, left = LocalBackend(tmp_path / "jobs", 2), 5
     while left or backend.running():
-        places = backend.wanted(left)
+        places = len(backend.deal([Task(id=str(number), pieces=()) for number in range(left)]))
         backend.submit([Sleeper(str(marks))] * places)  # type: ignore[list-item]
         left -= places
-        assert all(end.error is None for end in backend.poll())
+        assert all(end.error is None for end in backend.poll({}))
         time.sleep(0.02)
     seen = [int(path.read_text()) for path in marks.glob("seen-*")]
     assert len(seen) == 5

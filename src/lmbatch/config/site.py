@@ -1,0 +1,46 @@
+"""The config of a site: where its work runs, and what is asked for. Nothing here changes one byte of a result."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lmbatch.config.base import Bytes, Section
+
+
+class SlurmSite(Section):
+    """Array jobs of a Slurm cluster. An element of an array does one batch of tasks, one after the other."""
+
+    partition: str | None = Field(None, description="Partition; by default the cluster's own.")
+    account: str | None = Field(None, description="Account to charge.")
+    qos: str | None = Field(None, description="Quality of service.")
+    constraint: str | None = Field(None, description="Features that a node must have.")
+    exclude: str | None = Field(None, description="Nodes to keep away from.")
+    options: dict[str, str] = Field(
+        default_factory=dict, description="More options of sbatch, by their long names without dashes."
+    )
+    setup: tuple[str, ...] = Field((), description="Shell lines before the work, for example `module load python`.")
+    python: str | None = Field(None, description="Python on the nodes; by default the driver's own, by its path.")
+    max_parallel: int = Field(64, ge=1, description="Elements that run at a time, over all arrays of a run.")
+    max_submitted: int | None = Field(
+        None, ge=1, description="Elements in the queue at a time; by default what the cluster allows."
+    )
+    cpus: int = Field(1, ge=1, description="Cores for an element; one is what it uses.")
+    memory: Bytes = Field(2 * 2**30, description="Memory for an element.")
+    batch_bytes: Bytes = Field(
+        2**30, description="Small tasks share an element up to this much input, if enough elements are left to run."
+    )
+    # submitit takes every signal for a timeout where the limit is below ten minutes.
+    minutes: int = Field(30, ge=15, description="Time limit of an element, apart from its input.")
+    minutes_per_gib: float = Field(60.0, ge=0, description="More time for each GiB of input.")
+    poll_seconds: float = Field(10.0, gt=0, description="How often the queue is looked at (one squeue for all).")
+
+
+class SiteConfig(Section):
+    """A site config: `lmbatch preprocess --site configs/sites/NAME.yaml`."""
+
+    name: str = Field(description="Name of the site.")
+    executor: Literal["local", "slurm"] = Field("local", description="Where tasks run, unless `--on` says otherwise.")
+    workers: int | None = Field(None, ge=1, description="Processes at a time on one machine; default: its cores.")
+    slurm: SlurmSite = SlurmSite()

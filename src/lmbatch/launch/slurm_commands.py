@@ -1,0 +1,150 @@
+"""Slurm's commands, and what their answers mean. The formats are those of squeue(1), sacct(1) and scontrol(1)."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmbatch.errors import SchedulerError
+
+_SECONDS = 60.0
+_OVER = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+                   "PREEMPTED", "REVOKED", "TIMEOUT"})  # fmt: skip
+_REMEDY = "run it on a login node of a Slurm cluster; on one machine use --on local, or `make cluster-up`"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """One element of an array (or a lone job) that waits or runs."""
+
+    id: str  # "ARRAY_INDEX", or the job's number alone
+    state: str
+    reason: str
+    comment: str
+
+    @property
+    def array(self) -> str:
+        """The number that the whole array goes by."""
+        return self.id.partition("_")[0]
+
+    @property
+    def index(self) -> int:
+        """Place in the array; a lone job is the first of itself."""
+        return int(self.id.partition("_")[2] or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What accounting knows of an element."""
+
+    state: str
+    exit_code: int
+    signal: int
+    nodes: str
+
+    @property
+    def over(self) -> bool:
+        """False while accounting lags behind, or the element was requeued."""
+        return self.state in _OVER
+
+    def __str__(self) -> str:
+        by = f"killed by signal {self.signal}" if self.signal else f"exit code {self.exit_code}"
+        return f"{self.state} ({by}) on {self.nodes}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the cluster allows: elements of one array, and jobs in the queue at a time."""
+
+    array: int
+    jobs: int
+
+
+class SlurmCommands:
+    """One method for each thing that is asked of Slurm. All raise SchedulerError."""
+
+    def limits(self) -> Limits:
+        """MaxArraySize and MaxJobCount of the cluster, and the user's own limit where accounting knows one."""
+        found = parse_limits(_run("scontrol", "show", "config"))
+        try:
+            own = _run("sacctmgr", "-n", "-P", "show", "assoc", f"user={getpass.getuser()}", "format=MaxSubmitJobs")
+        except SchedulerError:  # a cluster without accounting
+            return found
+        numbers = [int(word) for word in own.split() if word.isdigit()]
+        return Limits(found.array, min([found.jobs, *numbers]))
+
+    def queue(self, name: str) -> list[QueueRow]:
+        """Every element of this name of this user that has not ended; one call for all."""
+        text = _run("squeue", "--noheader", "--array", f"--user={_user()}", f"--name={name}", "--format=%i|%T|%r|%k")
+        return parse_queue(text)
+
+    def endings(self, ids: Sequence[str]) -> dict[str, Ending]:
+        """How elements ended, by id; those that accounting does not know (yet) are missing."""
+        if not ids:
+            return {}
+        arrays = sorted({element.partition("_")[0] for element in ids})
+        fields = "--format=JobID,State,ExitCode,NodeList"
+        found = parse_endings(
+            _run("sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={','.join(arrays)}", fields)
+        )
+        return {element: found[element] for element in ids if element in found}
+
+    def set_throttle(self, array: str, elements: int) -> None:
+        """Let so many elements of an array run at a time."""
+        _run("scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={elements}")
+
+    def cancel(self, name: str) -> None:
+        """Cancel everything of this name of this user."""
+        _run("scancel", "--quiet", f"--user={_user()}", f"--name={name}")
+
+    def cancel_element(self, element: str) -> None:
+        """Cancel one element."""
+        _run("scancel", "--quiet", element)
+
+
+def parse_queue(text: str) -> list[QueueRow]:
+    """Lines ``id|state|reason|comment``; a comment may hold anything."""
+    rows = [line.split("|", 3) for line in text.splitlines() if line.count("|") >= 3]
+    return [QueueRow(element.strip(), state, reason, comment.strip()) for element, state, reason, comment in rows]
+
+
+def parse_endings(text: str) -> dict[str, Ending]:
+    """Lines ``id|state|code:signal|nodes``; the state may go on, as in ``CANCELLED by 1000``."""
+    found: dict[str, Ending] = {}
+    for line in text.splitlines():
+        element, state, code, nodes = line.split("|")
+        exit_code, _, number = code.partition(":")
+        found[element] = Ending(state.split()[0], int(exit_code or 0), int(number or 0), nodes)
+    return found
+
+
+def parse_limits(text: str) -> Limits:
+    """Of ``scontrol show config``. The greatest index is one less than MaxArraySize, and the first one is 0."""
+    return Limits(array=_number(text, "MaxArraySize"), jobs=_number(text, "MaxJobCount"))
+
+
+def _number(text: str, key: str) -> int:
+    match = re.search(rf"^{key}\s*=\s*(\d+)", text, re.MULTILINE)
+    if match is None:
+        raise SchedulerError(f"`scontrol show config` does not name {key}", remedy="look at its output")
+    return int(match[1])
+
+
+def _user() -> str:
+    return str(os.getuid())
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except FileNotFoundError:
+        raise SchedulerError(f"the program `{command[0]}` of Slurm is not installed here", remedy=_REMEDY) from None
+    except subprocess.TimeoutExpired:
+        raise SchedulerError(f"`{command[0]}` gave no answer in {_SECONDS:.0f} s", remedy="try again later") from None
+    if done.returncode:
+        raise SchedulerError(f"`{' '.join(command[:3])}` failed: {done.stderr.strip()}", remedy=_REMEDY)
+    return done.stdout
