@@ -13,11 +13,11 @@
 Everything may import this package; it imports only ``errors``.
 """
 
+from lmbatch.config.cleaning import CleaningConfig, CleaningRules
 from lmbatch.config.fingerprint import differences, fingerprint, identity
 from lmbatch.config.load import dump_yaml, load_config
 from lmbatch.config.preprocess import (
     BudgetConfig,
-    CleaningConfig,
     CorpusConfig,
     PreprocessConfig,
     ShardsConfig,
@@ -47,6 +47,7 @@ __all__ = [
     "BudgetConfig",
     "CacheConfig",
     "CleaningConfig",
+    "CleaningRules",
     "CorpusConfig",
     "DataConfig",
     "EvaluateConfig",

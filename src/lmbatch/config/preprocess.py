@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from lmbatch.config.base import Bytes, Section, operational
+from lmbatch.config.cleaning import CleaningConfig
 
 Format = Literal["json_array", "json_lines", "csv", "txt_lines", "txt_files", "parquet", "dataset"]
 
@@ -41,12 +42,6 @@ class CorpusConfig(Section):
         if not value:
             raise ValueError("must name at least one")
         return value
-
-
-class CleaningConfig(Section):
-    """What is done to a text before it is tokenized."""
-
-    preset: Literal["none"] = Field("none", description="`none` leaves every text as it is.")
 
 
 class TokenizerRef(Section):
