@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import secrets
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def load_script(path: Path) -> ModuleType:
-    """A script that is no package, imported from its file."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec
-    assert spec.loader
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from support.scripts import ROOT, load_script
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

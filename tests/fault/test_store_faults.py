@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from conftest import ROOT, load_script
 from lmbatch.errors import ObjectNotFoundError, StoreError, StoreFullError, UnsafeStoreError
 from lmbatch.store import Backoff, LocalStore, check_publish_once, open_store
 from lmbatch.store.client import Limits
 from lmbatch.store.s3 import S3Store
 from support.careless_s3 import CarelessS3
 from support.fault_proxy import FaultProxy
+from support.scripts import ROOT, load_script
 
 MIB = 2**20
 QUICK = Limits(Backoff(attempts=4, base=0.01, cap=0.02), connect=2.0, silence=5.0, whole=20.0, inner_retries=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, load_script
+from support.scripts import ROOT, load_script
 
 SCRIPT = ROOT / "cluster" / "s3_server.py"
 ROUND_TRIP = """
