@@ -6,7 +6,7 @@ import click
 
 from lmbatch.cli.common import config_option, human_bytes, json_option, print_json, print_table, set_option
 from lmbatch.config import PreprocessConfig, TokenizerConfig, load_config
-from lmbatch.tokens import load_tokenizer
+from lmbatch.tokens import Encoder, load_tokenizer
 from lmbatch.tokens.train import train_tokenizer
 
 TRAIN_EPILOG = """\b
@@ -34,7 +34,8 @@ def command() -> None:
 def train(config_path: str, raw: str | None, sets: tuple[str, ...], as_json: bool) -> None:
     """Train a tokenizer; nothing is done if the same one is there already."""
     config = load_config(TokenizerConfig, config_path, sets)
-    corpus = load_config(PreprocessConfig, config.corpus, [f"corpus.raw={raw}"] if raw else [])
+    overrides = [f"corpus.raw={raw}"] if raw else []
+    corpus = load_config(PreprocessConfig, config.corpus, overrides) if config.corpus else None
     result = train_tokenizer(config, corpus)
     if as_json:
         print_json(
@@ -70,7 +71,7 @@ def show(folder: str, eod: str | None, text: str | None, as_json: bool) -> None:
         "eod_id": tokenizer.eod_id,
         "fingerprint": tokenizer.fingerprint,
     }
-    ids = tokenizer.backend.encode(text, add_special_tokens=False).ids if text else []
+    ids = Encoder(tokenizer).encode([text])[0].tolist()[:-1] if text else []
     if as_json:
         print_json(facts | ({"ids": ids} if text else {}))
         return

@@ -73,7 +73,7 @@ def load_tokenizer(path: str | Path, eod: str | None = None) -> TextTokenizer:
     Raises TokenizerError for a folder that is none, files that do not parse, or an EOD token that does not exist.
     """
     folder = Path(path)
-    backend, identity = _load_backend(folder)
+    backend, identity = load_backend(folder)
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
@@ -110,7 +110,7 @@ def load_tokenizer(path: str | Path, eod: str | None = None) -> TextTokenizer:
     )
 
 
-def _load_backend(folder: Path) -> tuple[Tokenizer, Any]:
+def load_backend(folder: Path) -> tuple[Tokenizer, Any]:
     """The tokenizer and the plain values that identify it."""
     if not folder.is_dir():
         raise TokenizerError(
