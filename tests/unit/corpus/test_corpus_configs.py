@@ -141,7 +141,7 @@ def test_wikipedia_cn_filtered(tmp_path: Path, split: bool) -> None:
     settings = config("wikipedia_cn_filtered", tmp_path)
     found = read(settings)
     assert after_cleaning(settings, found) == [LAW, NOVEL, "三"]
-    assert documents(found)[0].metadata == {"source": "wiki"}
+    assert documents(found)[0].metadata == {"source": "wikipedia.zh2307"}
     assert texts(read(config("wikipedia_cn_filtered", tmp_path, "corpus.first_records=2"))) == [LAW, NOVEL]
     assert settings.corpus.first_records == 10_000
 
