@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -87,3 +90,25 @@ def with_added(backend: Tokenizer) -> Tokenizer:
 )  # fmt: skip
 def test_an_unknown_pipeline_is_never_cut(make: Callable[[], Tokenizer]) -> None:
     assert Cutter.of(make()).place is None
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+@pytest.mark.parametrize("engine", ["huggingface", "auto"])
+def test_a_text_of_many_megabytes_takes_little_memory(tmp_path: Path, kind: str, engine: str) -> None:
+    KINDS[kind]().save(str(tmp_path / "tokenizer.json"))
+    script = (
+        "import resource, sys\n"
+        "from lmbatch.tokens import Encoder, load_tokenizer\n"
+        "encoder = Encoder(load_tokenizer(sys.argv[1], '<|endoftext|>'), sys.argv[2])\n"
+        "encoder.encode(['中'])  # the first batch is compared with Hugging Face; it is not what is measured\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak()\n"
+        "ids = encoder.encode(['为了保护专利权人的合法权益，' * 150_000])[0]\n"
+        "print(len(ids), peak() - before)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path), engine]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    tokens, mebibytes = map(int, done.stdout.split())
+    assert tokens > 500_000
+    # As one text it takes Hugging Face 500 bytes a token.
+    assert mebibytes < 20 + tokens * 30 / 2**20
