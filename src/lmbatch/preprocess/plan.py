@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from lmbatch.config import PreprocessConfig, differences, fingerprint, identity
 from lmbatch.config.base import Section, operational
-from lmbatch.corpus import FileProbe, InputFile, list_inputs, piece_bytes, probe, split_file
+from lmbatch.corpus import FileProbe, InputFile, build_cleaner, list_inputs, piece_bytes, probe, split_file
 from lmbatch.errors import PlanError, TokenizerError, VocabularyError
 from lmbatch.shards import dtype_for
 from lmbatch.store import FORMAT_VERSION, PLAN_KEY, TOKENIZER_PREFIX, FileEntry, Store, TokenizerEntry, open_store
@@ -74,10 +74,11 @@ def make_plan(config: PreprocessConfig) -> tuple[Plan, TextTokenizer]:
     """List, probe and cut the input; the plan, and the tokenizer that it was made with.
 
     Reads the head of every file and nothing else. Raises InputMissingError for an empty corpus, TokenizerError for an
-    unusable tokenizer and VocabularyError for a dtype that it does not fit.
+    unusable tokenizer, VocabularyError for a dtype that it does not fit and ConfigError for cleaning that cannot work.
     """
     raw = open_store(config.corpus.raw)
     inputs = list_inputs(raw, config.corpus)
+    build_cleaner(config.cleaning)  # a missing library or list of words stops here, not in every task
     tokenizer = load_tokenizer(config.tokenizer.path, config.tokenizer.eod)
     probes = [probe(raw, config.corpus, file) for file in inputs]
     files = [
