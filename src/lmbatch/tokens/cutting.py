@@ -7,8 +7,8 @@ letter L (ASCII or U+4E00..U+9FFF) and a sign S (space, newline, or one of the p
   works character by character (its NFD does not join L with S: neither composes nor is a combining mark). Between two
   ideographs it puts spaces if ``handle_chinese_chars`` is set, so that is a boundary too.
 - **ByteLevel with GPT-2's pattern** (Radford et al. 2019) and the later patterns of its family (Qwen2, cl100k, Llama 3)
-  end a run of letters at S, no alternative spans L and S, none looks behind, and S is no apostrophe, so matching starts
-  anew at S whatever stood before it. NFC, which Qwen2 applies first, does not join L with S either.
+  end a run of letters at S, no alternative spans L and S, and none looks behind, so matching starts anew at S whatever
+  stood before it. NFC, which Qwen2 applies first, does not join L with S either.
 
 Everything else is encoded whole.
 """

@@ -158,7 +158,7 @@ def test_one_that_is_wrong_in_the_first_batch_is_replaced_at_once(
 def test_one_that_fails_later_asks_for_the_task_to_begin_again(
     tokenizer: TextTokenizer, error: BaseException | None
 ) -> None:
-    encoder = Encoder(tokenizer, fast=Double(tokenizer, "陷阱", error))
+    encoder = Encoder(tokenizer, fast=Double(tokenizer, "陷阱", error=error))
     encoder.begin("task-000000")
     for _ in range(EVERY_BATCHES):
         encoder.encode(["第一条"])
@@ -172,7 +172,7 @@ def test_one_that_fails_later_asks_for_the_task_to_begin_again(
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
 def test_to_be_stopped_is_not_a_difference(tokenizer: TextTokenizer, stop: type[BaseException]) -> None:
-    encoder = Encoder(tokenizer, fast=Double(tokenizer, "陷阱", stop()))
+    encoder = Encoder(tokenizer, fast=Double(tokenizer, "陷阱", error=stop()))
     with pytest.raises(stop):
         encoder.encode(["陷阱"])
     assert encoder.engine == "double"

@@ -62,13 +62,13 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
 
 
 class Double:
-    """Hugging Face's ids, but wrong for every text that holds ``trap``."""
+    """Hugging Face's ids, but wrong for every text that holds one of ``traps``."""
 
     name = "double"
 
-    def __init__(self, tokenizer: TextTokenizer, trap: str, error: BaseException | None = None) -> None:
+    def __init__(self, tokenizer: TextTokenizer, *traps: str, error: BaseException | None = None) -> None:
         self._right = HuggingFaceEngine(tokenizer.backend)
-        self._trap = trap
+        self._traps = traps
         self._error = error
         self.calls = 0
 
@@ -76,7 +76,7 @@ class Double:
         self.calls += 1
         ids = self._right.encode(texts)
         for number, text in enumerate(texts):
-            if self._trap in text:
+            if any(trap in text for trap in self._traps):
                 if self._error is not None:
                     raise self._error
                 flat = ids.flat.copy()
