@@ -17,8 +17,8 @@ class SlurmSite(Section):
     qos: str | None = Field(None, description="Quality of service.")
     constraint: str | None = Field(None, description="Features that a node must have.")
     exclude: str | None = Field(None, description="Nodes to keep away from.")
-    options: dict[str, str] = Field(
-        default_factory=dict, description="More options of sbatch, by their long names without dashes."
+    options: dict[str, str | bool] = Field(
+        default_factory=dict, description="More options of sbatch, by their long names without dashes; true: a flag."
     )
     setup: tuple[str, ...] = Field((), description="Shell lines before the work, for example `module load python`.")
     python: str | None = Field(None, description="Python on the nodes; by default the driver's own, by its path.")

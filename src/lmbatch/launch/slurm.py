@@ -29,7 +29,7 @@ from lmbatch.preprocess import Task
 
 log = logging.getLogger(__name__)
 
-_CANCEL_SECONDS = 30.0
+_CANCEL_SECONDS = 15.0
 _ACCOUNTING_SECONDS = 30.0  # how far accounting may lag behind the queue
 _RETRY_SECONDS = 30.0
 _AT_WORK = frozenset({"RUNNING", "COMPLETING"})
@@ -120,12 +120,15 @@ class SlurmBackend:
         return [item.batch for item in self._elements.values() if item.state in _AT_WORK or item.gone_at is not None]
 
     def cancel(self) -> None:
-        """Cancel every job of this run, and wait until the queue is empty of them."""
+        """Cancel every job of this run, and wait a little for the queue to be empty of them. Raises nothing."""
         self._refused = None
-        self._slurm.cancel(self._name)
-        deadline = time.monotonic() + _CANCEL_SECONDS
-        while self._slurm.queue(self._name) and time.monotonic() < deadline:
-            time.sleep(0.5)
+        try:
+            self._slurm.cancel(self._name)
+            deadline = time.monotonic() + _CANCEL_SECONDS
+            while self._slurm.queue(self._name) and time.monotonic() < deadline:
+                time.sleep(0.5)
+        except SchedulerError as error:
+            log.warning("jobs may be left (scancel --name=%s): %s", self._name, error.message)
         self._elements = {}
 
     # ── submitting ───────────────────────────────────────────────────────────────────────────────────────────────

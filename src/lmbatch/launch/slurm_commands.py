@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lmbatch.errors import SchedulerError
 _SECONDS = 60.0
 _OVER = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
                    "PREEMPTED", "REVOKED", "TIMEOUT"})  # fmt: skip
+_FATAL_SIGNALS = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM})
 _REMEDY = "run it on a login node of a Slurm cluster; on one machine use --on local, or `make cluster-up`"
 
 
@@ -52,8 +54,10 @@ class Ending:
         return self.state in _OVER
 
     def __str__(self) -> str:
-        by = f"killed by signal {self.signal}" if self.signal else f"exit code {self.exit_code}"
-        return f"{self.state} ({by}) on {self.nodes}"
+        # srun gives the number of the signal that ended its task as its own exit code.
+        number = self.signal or (self.exit_code if self.exit_code in _FATAL_SIGNALS else 0)
+        how = f"killed by signal {number}" if number else f"exit code {self.exit_code}"
+        return f"{self.state} ({how}) on {self.nodes}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +117,27 @@ def parse_queue(text: str) -> list[QueueRow]:
 
 
 def parse_endings(text: str) -> dict[str, Ending]:
-    """Lines ``id|state|code:signal|nodes``; the state may go on, as in ``CANCELLED by 1000``."""
+    """Lines ``id|state|code:signal|nodes``; the state may go on, as in ``CANCELLED by 1000``.
+
+    Elements that never started share a line: its id is then ``17_[2-5,7%2]``.
+    """
     found: dict[str, Ending] = {}
     for line in text.splitlines():
-        element, state, code, nodes = line.split("|")
+        ids, state, code, nodes = line.split("|")
         exit_code, _, number = code.partition(":")
-        found[element] = Ending(state.split()[0], int(exit_code or 0), int(number or 0), nodes)
+        ending = Ending(state.split()[0], int(exit_code or 0), int(number or 0), nodes)
+        found |= dict.fromkeys(expand_ids(ids), ending)
     return found
+
+
+def expand_ids(ids: str) -> list[str]:
+    """``17_[2-4,7%2]`` → ``17_2, 17_3, 17_4, 17_7``; any other id stands for itself."""
+    match = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", ids)
+    if match is None:
+        return [ids]
+    ranges = [part.partition("-") for part in match[2].split(",")]
+    numbers = [number for first, _, last in ranges for number in range(int(first), int(last or first) + 1)]
+    return [f"{match[1]}_{number}" for number in numbers]
 
 
 def parse_limits(text: str) -> Limits:

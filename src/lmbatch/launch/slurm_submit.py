@@ -152,10 +152,11 @@ def read_result(submission: Submission, element: str) -> dict[str, TaskFailure] 
 
 
 def last_words(submission: Submission, element: str) -> str:
-    """The last line of an element's log that says something, or nothing."""
+    """The line of an element's log that says most: one about memory, else the last that is not Slurm's own noise."""
     try:
         lines = submission.paths(element).stderr.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    telling = [line for line in lines if line.strip() and not line.startswith(("srun: error", "submitit "))]
-    return telling[-1].strip()[:300] if telling else ""
+    telling = [line.strip() for line in lines if line.strip() and not line.startswith(("srun: ", "submitit "))]
+    of_memory = [line for line in telling if "memory limit" in line or "oom" in line.lower()]
+    return (of_memory or telling or [""])[-1][:300]
