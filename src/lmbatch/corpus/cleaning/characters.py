@@ -26,8 +26,11 @@ _CONTROL = re.compile(f"[{_INVISIBLE}]+|(?<![{_EMOJI}])\u200d+|\u200d+(?![{_EMOJ
 # Those of the above that `str.isprintable` takes for visible, and the fillers that count as letters.
 _SEEM_PRINTABLE = ("\u115f", "\u1160", "\u17b4", "\u17b5", "\u3164", "\uffa0", "\ufffc", "\ufffd")
 
-_LINE_ENDS = ("\r\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\u2029")
-_SPACES = tuple("\t\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000")
+_COMMON_WHITESPACE = (("\r\n", "\n"), ("\t", " "), ("\xa0", " "), ("\u3000", " "))
+_RARE_WHITESPACE = (
+    *((end, "\n") for end in "\r\x0b\x0c\x85\u2028\u2029"),
+    *((space, " ") for space in "\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"),
+)
 _BLANK_LINES = re.compile("\n{3,}")
 
 _FULL_WIDTH = str.maketrans(",;:?!", "，；：？！")
@@ -53,11 +56,11 @@ def without_invisible(text: str) -> str:
 
 def plain_whitespace(text: str) -> str:
     r"""Line ends as \n, single spaces, none at the ends of a line or the text, at most one blank line in a row."""
-    if not text.replace("\n", "").isprintable():  # a printable text has no other white space than the space
-        for line_end in _LINE_ENDS:
-            text = text.replace(line_end, "\n")
-        for space in _SPACES:
-            text = text.replace(space, " ")
+    for odd in (_COMMON_WHITESPACE, _RARE_WHITESPACE):
+        if text.replace("\n", "").isprintable():  # then it has no other white space than the space
+            break
+        for character, plain in odd:
+            text = text.replace(character, plain)
     while "  " in text:
         text = text.replace("  ", " ")
     text = text.replace(" \n", "\n").replace("\n ", "\n")

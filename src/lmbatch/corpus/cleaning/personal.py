@@ -12,12 +12,14 @@ _URL = re.compile(
     r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*[A-Za-z0-9/#=&%_~-]"
 )
 _EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9-])"
+    r"[A-Za-z0-9._%+-](?<![A-Za-z0-9._%+-]{2})[A-Za-z0-9._%+-]{0,63}"
+    r"@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9-])"
 )
 
-# A pattern that begins by looking behind is tried at every character; these find in one scan that it need not be.
-_MAYBE_IDENTITY = re.compile(r"[0-9]{17}")
-_MAYBE_PHONE = re.compile(r"[0-9]{7}|[0-9][-) ）][0-9 ]")
+# A pattern that begins by looking behind is tried at every character; these, which begin with a set of characters, find
+# in one quick scan that it need not be.
+_MAYBE_IDENTITY = re.compile(r"[0-9][0-9]{16}")
+_MAYBE_PHONE = re.compile(r"[0-9](?:[0-9]{6}|[-) ）][0-9 ])")
 
 # GB 11643-1999: province, 4 digits of the place, date of birth, 3 digits of order, check character.
 _PROVINCE = "1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3]"
