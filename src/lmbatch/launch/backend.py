@@ -41,12 +41,16 @@ class TaskFailure:
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """Some tasks for one process, one after the other. Names and places only, so that it travels as plain values."""
+    """Some tasks for one process, one after the other. Names and places only, so that it travels as plain values.
+
+    ``engine`` is what encodes; without it, what the stored plan says, which the first run wrote.
+    """
 
     store: str
     tasks: tuple[str, ...]
     spool: str
     input_bytes: int = 0
+    engine: str | None = None
 
     def __call__(self) -> dict[str, TaskFailure]:
         """Do the tasks; a failed one does not keep the others from being done. Returns the failures."""
@@ -69,7 +73,8 @@ class TaskBatch:
         plan = load_plan(store)
         raw = open_raw(plan)
         spool = self._own_spool()
-        encoder = Encoder(load_tokenizer_of(store, plan, spool / "tokenizer"), plan.config.tokenizer.engine)
+        engine = self.engine or plan.config.tokenizer.engine
+        encoder = Encoder(load_tokenizer_of(store, plan, spool / "tokenizer"), engine)
         by_id = {task.id: task for task in plan.tasks}
         failures: dict[str, TaskFailure] = {}
         for task_id in self.tasks:

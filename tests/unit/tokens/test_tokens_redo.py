@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tokens_helpers import Double
 
+from lmbatch.launch import TaskBatch
 from lmbatch.preprocess import merge, read_receipts, run_task
 from lmbatch.store import Manifest, Receipt, Store
 from lmbatch.tokens import Encoder, load_tokenizer
@@ -87,3 +88,12 @@ def test_the_receipt_names_the_engine_that_is_installed(base: Path) -> None:
     run_task(store, raw, plan, plan.tasks[0], encoder, base / "spool")
     receipt = json.loads(store.read(f"receipts/{plan.tasks[0].id}.json"))
     assert receipt["engine"] == "fastokens"
+
+
+def test_the_engine_may_be_changed_on_a_store_that_has_its_plan(base: Path) -> None:
+    store, _, plan, _ = prepare(config_for(base))
+    first, second = (task.id for task in plan.tasks[:2])
+    assert not TaskBatch(store.uri, (first,), str(base / "spool")).run()
+    assert not TaskBatch(store.uri, (second,), str(base / "spool"), engine="huggingface").run()
+    receipts = read_receipts(store, plan.tasks)
+    assert (receipts[first].engine, receipts[second].engine) == ("fastokens", "huggingface")
