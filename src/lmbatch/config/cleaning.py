@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from lmbatch.config.base import Section, added, operational
 from lmbatch.errors import ConfigError
@@ -28,11 +28,11 @@ class CleaningRules(Section):
     whitespace: bool = False
     simplify: bool = False
     punctuation: bool = False
-    title: bool = False
     urls: bool = False
     emails: bool = False
     identity_numbers: bool = False
     phone_numbers: bool = False
+    title: bool = False
     min_characters: int = 0
     max_characters: int = 0
     min_chinese_share: float = 0.0
@@ -104,11 +104,6 @@ class CleaningConfig(Section):
     punctuation: bool | None = _rule(
         "punctuation", "ASCII , ; : ? ! between two Chinese characters become full-width (two bytes more each)."
     )
-    title: bool | None = _rule(
-        "title",
-        "A title that is repeated at the head of the text goes, where white space, a punctuation mark or itself "
-        "follows; `title` must be one of corpus.metadata_fields.",
-    )
     urls: bool | None = _rule("urls", "A URL (http, https, ftp, www.) becomes [网址].")
     emails: bool | None = _rule("emails", "An e-mail address becomes [邮箱].")
     identity_numbers: bool | None = _rule(
@@ -117,6 +112,11 @@ class CleaningConfig(Section):
     )
     phone_numbers: bool | None = _rule(
         "phone_numbers", "A Chinese mobile, land-line (with area code) or 400/800 number becomes [电话]."
+    )
+    title: bool | None = _rule(
+        "title",
+        "A title that is repeated at the head of the text goes, where white space, a punctuation mark or itself "
+        "follows; `title` must be one of corpus.metadata_fields.",
     )
     min_characters: int | None = _rule(
         "min_characters", "A shorter text is dropped as `too_short`; 0 = no limit.", ge=0
@@ -168,6 +168,16 @@ class CleaningConfig(Section):
         """The preset's rules with this config's own in their place."""
         own = {name: getattr(self, name) for name in CleaningRules.model_fields}
         return PRESETS[self.preset].model_copy(update={k: value for k, value in own.items() if value is not None})
+
+    @field_validator(*(name for name, rule in CleaningRules() if not isinstance(rule, bool)), mode="before")
+    @classmethod
+    def _false_is_off(cls, value: Any, info: ValidationInfo) -> Any:
+        """`false` switches every rule off, those with a number too, where it would be read as a limit of 0."""
+        if not isinstance(value, bool) or info.field_name is None:
+            return value
+        if value:
+            raise ValueError("has no value that `true` could mean; give one, or `false` to switch it off")
+        return CleaningRules.model_fields[info.field_name].default
 
     @model_validator(mode="before")
     @classmethod

@@ -18,8 +18,8 @@ from lmbatch.errors import ConfigError
 
 def test_every_rule_has_a_key_and_a_place_in_the_order() -> None:
     in_order = [name for name, _ in TRANSFORMATIONS] + ["title"] + [name for name, _, _ in FILTERS]
-    assert sorted(in_order) == sorted(CleaningRules.model_fields)
-    assert set(CleaningRules.model_fields) < set(CleaningConfig.model_fields)
+    assert in_order == list(CleaningRules.model_fields)
+    assert in_order == [name for name in CleaningConfig.model_fields if name in CleaningRules.model_fields]
 
 
 @pytest.mark.parametrize("name", CleaningRules.model_fields)
@@ -53,6 +53,19 @@ def test_a_key_stands_in_place_of_the_presets_rule() -> None:
     assert (rules.html, rules.unicode, rules.min_characters, rules.max_ngram_share) == (False, "none", 0, 0.5)
     assert rules.emails
     assert CleaningConfig(html=True).rules() == CleaningRules(html=True)
+
+
+def test_false_switches_off_what_has_a_number_too() -> None:
+    off = CleaningConfig.model_validate({"preset": "zh_web"} | dict.fromkeys(CleaningRules.model_fields, False))
+    assert off.rules() == CleaningRules()
+
+
+@pytest.mark.parametrize("key", ["unicode", "min_characters", "max_ngram_share"])
+def test_true_says_nothing_where_a_value_is_needed(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "cleaning.yaml"
+    path.write_text(f"{key}: true\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"`{key}`: has no value that `true` could mean"):
+        load_config(CleaningConfig, path)
 
 
 def test_an_unset_rule_is_no_part_of_the_identity() -> None:
