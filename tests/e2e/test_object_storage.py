@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lmbatch.config.load import merge
+from lmbatch.errors import ShardError
 from lmbatch.preprocess import verify_store
+from lmbatch.report import compare_runs
 from lmbatch.store import open_store
+from lmbatch.train import train
+from lmbatch.train.metrics import read_metrics
 from support.drive import WatchedStore, contents, preprocess_here
+from support.tiny_corpus import write_corpus
+from support.tiny_run import tiny_config
 from support.wudao import config_for, write_files, write_tokenizer
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -95,3 +102,26 @@ def test_wrong_credentials_are_one_clear_message(base: Path, s3_uri: str, monkey
     assert "this-is-not-the-secret" not in done.stderr
     assert "Traceback" not in done.stderr
     assert "AWS_" in done.stderr
+
+
+def test_training_from_the_store_is_training_from_a_folder_and_a_flipped_byte_is_never_trained_on(
+    tmp_path: Path, s3_uri: str
+) -> None:
+    local = write_corpus(tmp_path / "store")
+    remote = open_store(s3_uri)
+    for path in sorted((tmp_path / "store").rglob("*")):
+        if path.is_file():
+            remote.put_file(str(path.relative_to(tmp_path / "store")), path)
+    windowed = {"data": {"shuffle": "windowed", "window_shards": 2}, "steps": 8}
+    for name, store in (("folder", local), ("remote", s3_uri)):
+        settings = merge(windowed, {"run": {"name": name}, "data": {"cache": {"dir": str(tmp_path / f"cache-{name}")}}})
+        train(tiny_config(store, tmp_path, **settings))
+    assert compare_runs(tmp_path / "folder", tmp_path / "remote").equal
+
+    shard = next(info.key for info in remote.list("shards/train/") if info.key.endswith(".bin"))
+    data = bytearray(remote.read(shard))
+    data[len(data) // 2] ^= 1
+    remote.put(shard, bytes(data))
+    with pytest.raises(ShardError, match=Path(shard).name):
+        train(tiny_config(s3_uri, tmp_path, run={"name": "damaged"}, data={"cache": {"dir": str(tmp_path / "cache-fresh")}}))
+    assert read_metrics(tmp_path / "damaged") == []
