@@ -54,32 +54,32 @@ def main() -> int:
     # accelerate's launcher sets one thread where nothing is said
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     story = Story()
-    with story.stage("corpus: real Chinese text in WuDao's shape") as say:
+    with story.stage("corpus in WuDao's shape") as say:
         say(lmbatch("corpus", "fetch", "demo"))
-    with story.stage("tokenizer: byte-level BPE trained on it") as say:
+    with story.stage("tokenizer: byte-level BPE") as say:
         say(lmbatch("tokenizer", "train", "--config", "configs/tokenizers/demo_bpe.yaml"))
     with s3_server():
-        with story.stage("shards: submitit tasks into object storage") as say:
+        with story.stage("shards into object storage") as say:
             facts = lmbatch_json("preprocess", "--config", "configs/corpora/demo.yaml", "--store", STORE)
             say(shards_sentence(facts))
-        with story.stage("verify: every byte against receipts and manifest") as say:
+        with story.stage("verify every byte") as say:
             say(lmbatch("verify", STORE))
-        with story.stage("training without interruption") as say:
+        with story.stage("training, straight") as say:
             if endings(STRAIGHT) != ["finished"]:  # a reference that was itself interrupted would prove nothing
                 forget(STRAIGHT)
                 train_to_the_end(STRAIGHT)
             say(status_sentence(STRAIGHT))
-        with story.stage("training with SIGTERM to the launcher, then kill -9") as say:
+        with story.stage("training, SIGTERM, kill -9") as say:
             if endings(INTERRUPTED) != ["stopped", "died without notice", "finished"]:
                 forget(INTERRUPTED)
                 train_with_interruptions(INTERRUPTED)
             say(status_sentence(INTERRUPTED))
     print(lmbatch("status", f"runs/{INTERRUPTED}"))
-    with story.stage("the same curve, the same samples, bit for bit") as say:
+    with story.stage("compare, bit for bit") as say:
         compared = lmbatch("compare", f"runs/{STRAIGHT}", f"runs/{INTERRUPTED}")
         print(compared)
         say("; ".join(compared.splitlines()[1:3]))
-    with story.stage("export: a folder that plain transformers loads") as say:
+    with story.stage("export") as say:
         say(lmbatch("export", f"runs/{INTERRUPTED}", "--out", "data/export/demo"))
         say(load_with_transformers("data/export/demo"))
     with story.stage("text") as say:
@@ -217,7 +217,7 @@ def print_story(story: Story) -> None:
     from lmbatch.cli.common import human_seconds, print_table
 
     rows = [(title, human_seconds(seconds), said) for title, said, seconds in story.rows]
-    print_table(("stage", "took", "what happened"), rows)
+    print_table(("stage", "took", "what happened"), rows, pipe_width=120)
 
 
 if __name__ == "__main__":

@@ -32,15 +32,17 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=1))
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A plain table on stdout; wide (Chinese) characters count as two columns."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, pipe_width: int = 200) -> None:
+    """A plain table on stdout; wide (Chinese) characters count as two columns.
+
+    ``pipe_width`` is where lines are folded if stdout is no terminal: a pipe has no width of its own.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*[str(cell) for cell in row])
-    width = None if sys.stdout.isatty() else 200  # a pipe has no width; do not fold at 80
-    Console(highlight=False, width=width).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else pipe_width).print(table)
 
 
 def human_bytes(size: float) -> str:
