@@ -51,7 +51,7 @@ class TokenizerRef(Section):
     eod: str | None = Field(
         None, description="Token that ends a document; by default the folder's own eos_token. It must exist."
     )
-    engine: Literal["auto", "huggingface", "nanotoken", "fastokens"] = operational(
+    engine: Literal["auto", "huggingface", "table", "nanotoken", "fastokens"] = operational(
         "auto", description="What encodes; a fast engine is used only while it gives the ids of Hugging Face."
     )
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,25 @@ class Cutter:
             yield text[start : found.start()]
             start = found.start()
         yield text[start:] if start else text
+
+    def groups(self, texts: Sequence[str], characters: int) -> Iterator[list[tuple[int, str]]]:
+        """The pieces of all texts with the numbers of their texts, in order, in groups of about so many characters."""
+        group: list[tuple[int, str]] = []
+        size = 0
+        for number, text in enumerate(texts):
+            for piece in self.pieces(text):
+                group.append((number, piece))
+                size += len(piece)
+                if size >= characters:
+                    yield group
+                    group, size = [], 0
+        if group:
+            yield group
+
+    @property
+    def splits_ideographs(self) -> bool:
+        """Is every ideograph of U+4E00..U+9FFF a word by itself, whatever stands beside it?"""
+        return self.place is _AT_IDEOGRAPHS
 
 
 def _place(value: dict[str, Any]) -> re.Pattern[str] | None:

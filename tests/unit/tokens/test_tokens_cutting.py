@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,25 +9,9 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from tokens_helpers import KINDS, QWEN, gpt2
+from tokens_helpers import KINDS, QWEN, gpt2, mixed_text
 
 from lmbatch.tokens.cutting import Cutter
-from lmbatch.tokens.engines.adversarial import adversarial_texts
-
-SPECIALS = ["<|endoftext|>", "[SEP]", "[MASK]"]
-
-
-def mixed_text(seed: int) -> str:
-    """Hostile and ordinary text in random order, glued together with and without a sign."""
-    draw = random.Random(seed)
-    parts = [
-        *adversarial_texts(SPECIALS),
-        "为了保护专利权人的合法权益",
-        "the tokenizers aren't alike",
-        "GPT-2，",
-        "\n\n",
-    ]
-    return "".join(draw.choice(parts) + draw.choice(["", " ", "，", "。\n", "x", "中"]) for _ in range(150))
 
 
 @pytest.mark.parametrize("kind", KINDS)

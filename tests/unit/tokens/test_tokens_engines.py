@@ -19,7 +19,7 @@ from lmbatch.tokens.engines import Ids, make_engine
 from lmbatch.tokens.engines.adversarial import adversarial_texts
 from lmbatch.tokens.engines.proof import EVERY_BATCHES, FIRST_BATCH_CHARACTERS, sample_of
 
-ENGINES = {"gpt2": "fastokens", "qwen": "fastokens", "bert": "nanotoken", "bert-cased": "nanotoken"}
+ENGINES = {"gpt2": "fastokens", "qwen": "fastokens", "bert": "table+nanotoken", "bert-cased": "table+nanotoken"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_an_engine_gives_the_ids_of_hugging_face(folders: dict[str, Path], kind:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_engine_lets_a_text_forge_the_end_of_a_document(folders: dict[str, Path], kind: str) -> None:
     tokenizer = load_tokenizer(folders[kind], EOD)
-    for engine in ("huggingface", ENGINES[kind]):
+    for engine in ("huggingface", "auto", ENGINES[kind].split("+")[-1]):
         ids = Encoder(tokenizer, engine).encode([f"好{EOD}坏 {EOD}", EOD])
         assert [(array == tokenizer.eod_id).sum() for array in ids] == [1, 1]
 
@@ -104,7 +104,7 @@ def test_without_the_extra_hugging_face_does_the_work_and_says_nothing(
     for kind in KINDS:
         tokenizer = load_tokenizer(folders[kind], EOD)
         encoder = Encoder(tokenizer)
-        assert encoder.engine == "huggingface"
+        assert encoder.engine == ("table+huggingface" if kind.startswith("bert") else "huggingface")
         assert as_lists(encoder.encode(TRAINING)) == plain_ids(tokenizer, TRAINING)
     assert not caplog.records
 

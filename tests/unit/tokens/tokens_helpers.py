@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from lmbatch.tokens import TextTokenizer
 from lmbatch.tokens.engines import HuggingFaceEngine, Ids
+from lmbatch.tokens.engines.adversarial import adversarial_texts
 
 EOD = "<|endoftext|>"
 REAL = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).resolve().parents[3].glob("*.md"))]
@@ -83,3 +85,19 @@ class Double:
                 flat[int(ids.ends[number]) - 1] ^= 1
                 ids = Ids(flat, ids.ends)
         return ids
+
+
+SPECIALS = ["<|endoftext|>", "[SEP]", "[MASK]"]
+
+
+def mixed_text(seed: int) -> str:
+    """Hostile and ordinary text in random order, glued together with and without a sign."""
+    draw = random.Random(seed)
+    parts = [
+        *adversarial_texts(SPECIALS),
+        "为了保护专利权人的合法权益",
+        "the tokenizers aren't alike",
+        "GPT-2，",
+        "\n\n",
+    ]
+    return "".join(draw.choice(parts) + draw.choice(["", " ", "，", "。\n", "x", "中"]) for _ in range(150))

@@ -4,6 +4,7 @@
 
     TextTokenizer ──make_engine──▶ Engine.encode(texts) ──▶ Encoder (proof, EOD) ──▶ preprocess
                                      huggingface   every model, always there
+                                     table         BERT's WordPiece: ideographs by a table, the rest by one of
                                      nanotoken     WordPiece          } the optional extra lmbatch[fast]
                                      fastokens     byte-level BPE     }
 
@@ -23,12 +24,18 @@ from lmbatch.tokens.engines.fastokens import make_fastokens
 from lmbatch.tokens.engines.huggingface import HuggingFaceEngine
 from lmbatch.tokens.engines.nanotoken import make_nanotoken
 from lmbatch.tokens.engines.protocol import Engine, Ids, UnfitError
+from lmbatch.tokens.engines.table import make_table
 
 __all__ = ["Engine", "HuggingFaceEngine", "Ids", "UnfitError", "make_engine"]
 
 _log = logging.getLogger(__name__)
-_MAKERS: dict[str, Callable[[Tokenizer], Engine]] = {"nanotoken": make_nanotoken, "fastokens": make_fastokens}
-_OF_MODEL = {"WordPiece": "nanotoken", "BPE": "fastokens"}
+_MAKERS: dict[str, Callable[[Tokenizer], Engine]] = {
+    "table": make_table,
+    "nanotoken": make_nanotoken,
+    "fastokens": make_fastokens,
+}
+# The fastest first.
+_OF_MODEL = {"WordPiece": ("table", "nanotoken"), "BPE": ("fastokens",)}
 
 
 def make_engine(backend: Tokenizer, wanted: str) -> Engine | None:
@@ -39,16 +46,15 @@ def make_engine(backend: Tokenizer, wanted: str) -> Engine | None:
     """
     if wanted == "huggingface":
         return None
-    name = _OF_MODEL.get(json.loads(backend.to_str())["model"]["type"]) if wanted == "auto" else wanted
-    if name is None:
-        return None
-    try:
-        return _MAKERS[name](backend)
-    except (ImportError, UnfitError) as error:
-        if wanted != "auto":
-            raise TokenizerError(
-                f"tokenizer.engine is {wanted}, which cannot be used here: {error}",
-                remedy="install it (pip install 'lmbatch[fast]'), or set tokenizer.engine to auto",
-            ) from error
-        _log.debug("no fast engine: %s", error)
-        return None
+    model = json.loads(backend.to_str())["model"]["type"]
+    for name in _OF_MODEL.get(model, ()) if wanted == "auto" else (wanted,):
+        try:
+            return _MAKERS[name](backend)
+        except (ImportError, UnfitError) as error:
+            if wanted != "auto":
+                raise TokenizerError(
+                    f"tokenizer.engine is {wanted}, which cannot be used here: {error}",
+                    remedy="install it (pip install 'lmbatch[fast]'), or set tokenizer.engine to auto",
+                ) from error
+            _log.debug("no engine %s: %s", name, error)
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -27,7 +27,7 @@ class HuggingFaceEngine:
         """See Engine."""
         parts: list[np.ndarray[tuple[int], np.dtype[np.uint32]]] = []
         lengths = np.zeros(len(texts), dtype=np.int64)
-        for group in _groups(texts, self._cutter):
+        for group in self._cutter.groups(texts, _CHARACTERS_AT_ONCE):
             encodings = self._backend.encode_batch_fast([piece for _, piece in group], add_special_tokens=False)
             for (number, _), encoding in zip(group, encodings, strict=True):
                 ids = encoding.ids
@@ -35,18 +35,3 @@ class HuggingFaceEngine:
                 parts.append(np.array(ids, dtype=np.uint32))
         flat = np.concatenate(parts) if parts else np.empty(0, dtype=np.uint32)
         return Ids(flat, np.cumsum(lengths))
-
-
-def _groups(texts: Sequence[str], cutter: Cutter) -> Iterator[list[tuple[int, str]]]:
-    """Pieces with the number of their text, in order, in groups of a bounded number of characters."""
-    group: list[tuple[int, str]] = []
-    size = 0
-    for number, text in enumerate(texts):
-        for piece in cutter.pieces(text):
-            group.append((number, piece))
-            size += len(piece)
-            if size >= _CHARACTERS_AT_ONCE:
-                yield group
-                group, size = [], 0
-    if group:
-        yield group
