@@ -74,7 +74,7 @@ def _attempt(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder,
             attempt=uuid.uuid4().hex,
             engine=encoder.engine,
             pieces=tuple(work.seen),
-            shards=tuple(sorted(work.shards, key=lambda shard: (shard.split, shard.bin.key))),
+            shards=tuple(sorted(work.shards, key=lambda shard: shard.split)),
             quarantine=work.store_quarantine(),
             ledger=work.ledger(),
             seconds=time.monotonic() - clock,
@@ -273,18 +273,8 @@ class _Work:
 
 
 def _upload(store: Store, stem: str, split: Split, written: WrittenShard) -> ShardEntry:
-    def send(path: Path, suffix: str, size: int, digest: str) -> FileEntry:
-        entry = FileEntry(key=f"{stem}.{suffix}", size=size, sha256=digest)
-        store.put_file(entry.key, path)
+    entry = written.entry(split, stem)
+    for file, path in ((entry.bin, written.bin), (entry.idx, written.idx), (entry.docs, written.docs)):
+        store.put_file(file.key, path)
         path.unlink()
-        return entry
-
-    return ShardEntry(
-        split=split,
-        tokens=written.tokens,
-        documents=written.documents,
-        text_bytes=written.text_bytes,
-        bin=send(written.bin, "bin", written.bin_size, written.bin_sha256),
-        idx=send(written.idx, "idx", written.idx_size, written.idx_sha256),
-        docs=send(written.docs, "docs.parquet", written.docs_size, written.docs_sha256),
-    )
+    return entry
