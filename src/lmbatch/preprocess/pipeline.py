@@ -1,0 +1,180 @@
+"""The streaming part of a task: read, clean, tokenize, write, upload."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lmbatch.corpus import Document, Piece, Rejected, Seen, build_cleaner, read_piece, split_of
+from lmbatch.errors import TaskError
+from lmbatch.preprocess.plan import Plan, Task
+from lmbatch.shards import ShardWriter, WrittenShard
+from lmbatch.store import FileEntry, Ledger, PieceReceipt, ShardEntry, Split, Store
+from lmbatch.tokens import Encoder
+
+# Text handed to the tokenizer at once: enough to amortise the call, little enough to bound memory.
+_BATCH_BYTES = 1 << 20
+_BATCH_DOCUMENTS = 512
+
+
+@dataclass
+class _Counts:
+    """The ledger of a task while it is being written."""
+
+    documents: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def add(into: dict[str, int], key: str) -> None:
+        into[key] = into.get(key, 0) + 1
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A document on its way to the tokenizer."""
+
+    document: Document
+    piece: int
+    split: Split
+    size: int
+
+
+class Pipeline:
+    """The streaming part of a task; everything it holds is bounded by a batch and the open shards' buffers."""
+
+    def __init__(self, store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, folder: Path) -> None:
+        self._store, self._raw, self._plan, self._task = store, raw, plan, task
+        self._encoder, self._folder = encoder, folder
+        self._counts = _Counts()
+        self._writers: dict[Split, ShardWriter] = {}
+        self._parts: dict[Split, int] = {}
+        self._quarantine = folder / "quarantine.jsonl"
+        self._clean = build_cleaner(plan.config.cleaning)
+        self.seen: list[PieceReceipt] = []
+        self.shards: list[ShardEntry] = []
+
+    def run(self) -> None:
+        """Read every piece of the task into shards, and upload them."""
+        batch: list[_Pending] = []
+        size = 0
+        with ExitStack() as cleanup:
+            cleanup.callback(self._abort)
+            for pending in self._documents():
+                batch.append(pending)
+                size += pending.size
+                if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
+                    self._write(batch)
+                    batch, size = [], 0
+            self._write(batch)
+            for split in tuple(self._writers):
+                self._finish(split)
+
+    def ledger(self) -> Ledger:
+        """What became of every record. Raises TaskError if one is unaccounted for."""
+        counts = self._counts
+        ledger = Ledger(
+            records=sum(piece.records for piece in self.seen),
+            documents=dict(sorted(counts.documents.items())),
+            dropped=dict(sorted(counts.dropped.items())),
+            quarantined=dict(sorted(counts.quarantined.items())),
+            changed=dict(sorted(counts.changed.items())),
+        )
+        if ledger.missing:
+            raise TaskError(
+                f"{self._task.id}: {ledger.records} records were read, {ledger.records - ledger.missing} are accounted "
+                "for",
+                remedy="this is a fault in lmbatch: please report it with the input file",
+            )
+        return ledger
+
+    def store_quarantine(self) -> FileEntry | None:
+        """Upload the list of quarantined records, if there are any."""
+        if not self._quarantine.exists():
+            return None
+        data = self._quarantine.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        entry = FileEntry(key=f"quarantine/{self._task.id}-{digest[:12]}.jsonl", size=len(data), sha256=digest)
+        self._store.put(entry.key, data)
+        return entry
+
+    def _documents(self) -> Iterator[_Pending]:
+        for number, planned in enumerate(self._task.pieces):
+            file = self._plan.files[planned.file]
+            piece = Piece(path=file.path, start=planned.start, end=planned.end)
+            seen = Seen()
+            for record in read_piece(self._raw, self._plan.config.corpus, piece, file.probe, seen):
+                kept = self._clean(record) if isinstance(record, Document) else record
+                if isinstance(kept, Document):
+                    split = split_of(kept, self._plan.config.split)
+                    yield _Pending(kept, number, split, len(kept.text.encode()))
+                else:
+                    self._reject(kept)
+            self.seen.append(
+                PieceReceipt(
+                    path=file.path,
+                    start=planned.start,
+                    end=planned.end,
+                    first_position=seen.first_position,
+                    end_position=seen.end_position,
+                    records=seen.records,
+                )
+            )
+
+    def _reject(self, record: Rejected) -> None:
+        if record.dropped:
+            self._counts.add(self._counts.dropped, record.reason)
+            return
+        self._counts.add(self._counts.quarantined, record.reason)
+        row = {key: value for key, value in asdict(record).items() if key != "dropped"}
+        with self._quarantine.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _write(self, batch: list[_Pending]) -> None:
+        encoded = self._encoder.encode([pending.document.text for pending in batch])
+        for pending, ids in zip(batch, encoded, strict=True):
+            writer = self._writer(pending.split)
+            if writer.documents and writer.bytes >= self._plan.config.shards.max_bytes:
+                self._finish(pending.split)
+                writer = self._writer(pending.split)
+            writer.append(
+                ids,
+                piece=pending.piece,
+                position=pending.document.position,
+                id=pending.document.id,
+                text_bytes=pending.size,
+            )
+            self._counts.add(self._counts.documents, pending.split)
+            for rule in pending.document.changed:
+                self._counts.add(self._counts.changed, rule)
+
+    def _writer(self, split: Split) -> ShardWriter:
+        if split not in self._writers:
+            part = self._parts.get(split, 0)
+            self._writers[split] = ShardWriter(self._folder, f"{split}-{part:02d}", self._plan.dtype)
+        return self._writers[split]
+
+    def _finish(self, split: Split) -> None:
+        """Close a shard and upload it at once, so that the spool holds one shard per split at most."""
+        written = self._writers.pop(split).close()
+        part = self._parts.get(split, 0)
+        self._parts[split] = part + 1
+        stem = f"shards/{split}/{self._task.id}-{part:02d}-{written.bin_sha256[:12]}"
+        self.shards.append(_upload(self._store, stem, split, written))
+
+    def _abort(self) -> None:
+        for writer in self._writers.values():
+            writer.abort()
+
+
+def _upload(store: Store, stem: str, split: Split, written: WrittenShard) -> ShardEntry:
+    entry = written.entry(split, stem)
+    for file, path in ((entry.bin, written.bin), (entry.idx, written.idx), (entry.docs, written.docs)):
+        store.put_file(file.key, path)
+        path.unlink()
+    return entry
