@@ -16,6 +16,7 @@ _SECONDS = 60.0
 _OVER = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
                    "PREEMPTED", "REVOKED", "TIMEOUT"})  # fmt: skip
 _FATAL_SIGNALS = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM})
+_QUEUE = "--format=%i|%T|%r|%k"
 _REMEDY = "run it on a login node of a Slurm cluster; on one machine use --on local, or `make cluster-up`"
 
 
@@ -83,8 +84,7 @@ class SlurmCommands:
 
     def queue(self, name: str) -> list[QueueRow]:
         """Every element of this name of this user that has not ended; one call for all."""
-        text = _run("squeue", "--noheader", "--array", f"--user={_user()}", f"--name={name}", "--format=%i|%T|%r|%k")
-        return parse_queue(text)
+        return parse_queue(_run("squeue", "--noheader", "--array", f"--user={_user()}", f"--name={name}", _QUEUE))
 
     def endings(self, ids: Sequence[str]) -> dict[str, Ending]:
         """How elements ended, by id; those that accounting does not know (yet) are missing."""
@@ -95,7 +95,7 @@ class SlurmCommands:
         found = parse_endings(
             _run("sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={','.join(arrays)}", fields)
         )
-        return {element: found[element] for element in ids if element in found}
+        return pick_endings(found, ids)
 
     def set_throttle(self, array: str, elements: int) -> None:
         """Let so many elements of an array run at a time."""
@@ -128,6 +128,17 @@ def parse_endings(text: str) -> dict[str, Ending]:
         ending = Ending(state.split()[0], int(exit_code or 0), int(number or 0), nodes)
         found |= dict.fromkeys(expand_ids(ids), ending)
     return found
+
+
+def pick_endings(found: dict[str, Ending], ids: Sequence[str]) -> dict[str, Ending]:
+    """Those of ``ids``. Elements that were cancelled before they started may have no record but the whole array's."""
+    picked = {}
+    for element in ids:
+        whole = found.get(element.partition("_")[0])
+        ending = found.get(element) or (whole if whole and whole.state == "CANCELLED" else None)
+        if ending is not None:
+            picked[element] = ending
+    return picked
 
 
 def expand_ids(ids: str) -> list[str]:

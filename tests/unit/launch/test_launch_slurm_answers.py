@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from lmbatch.errors import SchedulerError
-from lmbatch.launch.slurm_commands import Ending, Limits, expand_ids, parse_endings, parse_limits, parse_queue
+from lmbatch.launch.slurm_commands import (
+    Ending,
+    Limits,
+    expand_ids,
+    parse_endings,
+    parse_limits,
+    parse_queue,
+    pick_endings,
+)
 
 
 def test_the_queue() -> None:
@@ -39,6 +47,13 @@ def test_accounting() -> None:
 )
 def test_elements_that_share_a_line(ids: str, meant: list[str]) -> None:
     assert expand_ids(ids) == meant
+
+
+def test_elements_that_never_started_may_share_the_record_of_the_array() -> None:
+    cancelled = parse_endings("17_0|FAILED|3:0|n1\n17|CANCELLED by 0|0:0|None assigned\n")
+    picked = pick_endings(cancelled, ["17_0", "17_1", "18_0"])
+    assert {element: ending.state for element, ending in picked.items()} == {"17_0": "FAILED", "17_1": "CANCELLED"}
+    assert pick_endings(parse_endings("17|PENDING|0:0|None assigned\n"), ["17_1"]) == {}
 
 
 def test_limits() -> None:
