@@ -26,7 +26,7 @@ TRAPS = ("第57条", "第58条")
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_files(tmp_path / "raw")
     write_tokenizer(tmp_path / "tok")
-    monkeypatch.setattr("lmbatch.preprocess.task._BATCH_DOCUMENTS", 4)
+    monkeypatch.setattr("lmbatch.preprocess.pipeline._BATCH_DOCUMENTS", 4)
     monkeypatch.setattr("lmbatch.tokens.engines.proof.EVERY_BATCHES", 2)
     return tmp_path
 
