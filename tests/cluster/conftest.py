@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from support.drive import preprocess_here
 from support.slurm_site import ARRAY, NODES, Site, SlurmCluster, config_of, wait_until
 from support.wudao import write_files, write_tokenizer
 
+PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -23,7 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def slurm_cluster() -> Iterator[SlurmCluster]:
-    """A cluster of two nodes with two cores each. A missing program is an error that names its package."""
+    """A cluster of two nodes with two cores each; on a machine without Slurm its tests say what is missing."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    missing = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    if missing:
+        pytest.skip(f"this machine has no {', '.join(missing)}: run cluster/install.sh as root")
     folder = Path(tempfile.mkdtemp(prefix="lmbatch-slurm-", dir="/tmp"))  # Unix sockets want a short path
     cluster = SlurmCluster(folder)
     cluster.up(nodes=NODES, cpus=2, max_array_size=ARRAY)

@@ -122,6 +122,7 @@ def test_training_from_the_store_is_training_from_a_folder_and_a_flipped_byte_is
     data = bytearray(remote.read(shard))
     data[len(data) // 2] ^= 1
     remote.put(shard, bytes(data))
+    fresh = {"cache": {"dir": str(tmp_path / "cache-fresh")}}
     with pytest.raises(ShardError, match=Path(shard).name):
-        train(tiny_config(s3_uri, tmp_path, run={"name": "damaged"}, data={"cache": {"dir": str(tmp_path / "cache-fresh")}}))
+        train(tiny_config(s3_uri, tmp_path, run={"name": "damaged"}, data=fresh))
     assert read_metrics(tmp_path / "damaged") == []
