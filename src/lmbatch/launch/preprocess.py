@@ -176,12 +176,19 @@ class _Run:
         return bool(fresh)
 
     def _settle(self, end: BatchEnd) -> None:
-        """A batch has ended: what has a receipt is done, the rest is tried again or has failed."""
+        """A batch has ended: what has a receipt is done, the rest is tried again or has failed.
+
+        Of a batch whose process died, the first task without a receipt was the one at work; the others were never
+        reached, and a death that is not theirs does not count as an attempt at them.
+        """
         self._take([task_id for task_id in end.batch.tasks if task_id not in self._receipts])
-        for task_id in end.batch.tasks:
-            if task_id in self._receipts:
+        left = [task_id for task_id in end.batch.tasks if task_id not in self._receipts]
+        for task_id in left:
+            failure = end.failures.get(task_id)
+            if failure is None and end.error is not None and task_id != left[0]:
+                self._queue.append(self._by_id[task_id])
                 continue
-            failure = end.failures.get(task_id) or TaskFailure(end.error or "no receipt, and no reason given", False)
+            failure = failure or TaskFailure(end.error or "no receipt, and no reason given", False)
             self._attempts[task_id] += 1
             if failure.final or self._attempts[task_id] > self.plan.config.retries:
                 self._failed[task_id] = failure.message

@@ -66,9 +66,12 @@ class HereBackend:
     def _end(self, batch: TaskBatch) -> BatchEnd:
         self.ran.append(batch)
         planned = {task: self.spoil[task].pop(0) for task in batch.tasks if self.spoil.get(task)}
-        deaths = [reason for reason in planned.values() if isinstance(reason, str)]
-        if deaths:
-            return BatchEnd(batch, {}, deaths[0])
+        deaths = [task for task, reason in planned.items() if isinstance(reason, str)]
+        if deaths:  # the tasks before it are done, and nothing is told of those behind it
+            before = batch.tasks[: batch.tasks.index(deaths[0])]
+            if before:
+                TaskBatch(batch.store, before, batch.spool).run()
+            return BatchEnd(batch, {}, str(planned[deaths[0]]))
         good = tuple(task for task in batch.tasks if task not in planned)
         failures = TaskBatch(batch.store, good, batch.spool).run() if good else {}
         return BatchEnd(batch, failures | planned)  # type: ignore[operator]
@@ -94,6 +97,14 @@ def test_progress_counts_up_to_everything(base: Path) -> None:
 def test_a_task_whose_process_dies_is_tried_again(base: Path) -> None:
     backend = HereBackend(spoil={"task-000003": ["killed", "killed"]})
     result = run_preprocess(config_for(base, retries=2), lambda folder: backend)
+    assert result.tasks_done == result.tasks
+
+
+def test_a_death_counts_as_an_attempt_at_the_task_at_work_alone(base: Path) -> None:
+    """With one retry each, two deaths in one batch would use up the tries of the tasks behind them."""
+    backend = HereBackend(spoil={"task-000000": ["killed"], "task-000001": ["killed"], "task-000002": ["killed"]})
+    result = run_preprocess(config_for(base, retries=1), lambda folder: backend)
+    assert max(len(batch.tasks) for batch in backend.ran) >= 3
     assert result.tasks_done == result.tasks
 
 
