@@ -101,11 +101,14 @@ def test_a_task_whose_process_dies_is_tried_again(base: Path) -> None:
 
 
 def test_a_death_counts_as_an_attempt_at_the_task_at_work_alone(base: Path) -> None:
-    """With one retry each, two deaths in one batch would use up the tries of the tasks behind them."""
-    backend = HereBackend(spoil={"task-000000": ["killed"], "task-000001": ["killed"], "task-000002": ["killed"]})
-    result = run_preprocess(config_for(base, retries=1), lambda folder: backend)
-    assert max(len(batch.tasks) for batch in backend.ran) >= 3
-    assert result.tasks_done == result.tasks
+    """Without retries, one death must cost one task, not the whole batch behind it."""
+    backend = HereBackend(spoil={"task-000000": ["killed"]})
+    config = config_for(base, retries=0)
+    with pytest.raises(TaskError, match="1 of .* tasks failed"):
+        run_preprocess(config, lambda folder: backend)
+    assert len(backend.ran[0].tasks) > 1
+    store = open_store(config.store)
+    assert sum(1 for _ in store.list("receipts/")) == len(load_plan(store).tasks) - 1
 
 
 def test_a_task_that_keeps_failing_fails_the_run_with_its_reason_after_the_others_are_done(base: Path) -> None:
