@@ -40,6 +40,24 @@ class UsageError(LmbatchError):
     exit_code = EXIT_USAGE
 
 
+_EXTRAS = {
+    "obstore": "s3",
+    "torch": "train",
+    "transformers": "train",
+    "accelerate": "train",
+    "safetensors": "train",
+}
+
+
+def missing_package(error: ModuleNotFoundError) -> UsageError:
+    """What a user is told whose installation lacks the package that an import asked for."""
+    package = (error.name or "").partition(".")[0]
+    extra = f"[{_EXTRAS[package]}]" if package in _EXTRAS else ""
+    return UsageError(
+        f"this needs the package {package}, which is not installed", remedy=f"pip install 'lmbatch{extra}'"
+    )
+
+
 # ── store ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 class StoreError(LmbatchError):
     """A store did not do what was asked, after every retry."""

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from lmbatch import __version__
-from lmbatch.errors import EXIT_FAILED, LmbatchError
+from lmbatch.errors import EXIT_FAILED, LmbatchError, missing_package
 
 # The verb, the module that holds it, and its one line of help (so that --help need not import the module).
 VERBS = {
@@ -64,7 +64,8 @@ class Verbs(click.Group):
 @click.command(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Run any command again to resume it. `lmbatch VERB --help` shows examples.",
+    epilog="Run any command again to resume it. `lmbatch VERB --help` shows examples. With LMBATCH_DEBUG=1 in the "
+    "environment an error shows its traceback.",
 )
 @click.version_option(__version__, prog_name="lmbatch")
 @click.option("-v", "--verbose", is_flag=True, help="Show debug messages.")
@@ -82,6 +83,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(result if isinstance(result, int) else 0)
     except LmbatchError as error:
         fail(error)
+    except ModuleNotFoundError as error:
+        fail(missing_package(error))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

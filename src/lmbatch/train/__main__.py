@@ -20,7 +20,7 @@ import traceback  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
 from lmbatch.config import TrainConfig, load_config  # noqa: E402
-from lmbatch.errors import EXIT_FAILED, EXIT_USAGE, LmbatchError  # noqa: E402
+from lmbatch.errors import EXIT_FAILED, EXIT_USAGE, LmbatchError, missing_package  # noqa: E402
 from lmbatch.train import TrainResult, train  # noqa: E402
 from lmbatch.train.parent import follow_launcher  # noqa: E402
 from lmbatch.train.progress import terminal  # noqa: E402
@@ -29,8 +29,8 @@ log = logging.getLogger("lmbatch.train")
 
 _EXAMPLES = """\
 examples:
-  python -m lmbatch.train --config configs/train/gpt2_demo.yaml
-  python -m lmbatch.train --config configs/train/gpt2_demo.yaml --set optimizer.lr=1e-4 --set run.name=trial
+  python -m lmbatch.train --config configs/train/demo.yaml
+  python -m lmbatch.train --config configs/train/demo.yaml --set optimizer.lr=1e-4 --set run.name=trial
   accelerate launch --config_file configs/accelerate/single_3090.yaml -m lmbatch.train --config FILE
 
 Running the same command again resumes the run. SIGTERM, SIGINT, SIGUSR2, or a file named `stop` in the run folder:
@@ -84,6 +84,8 @@ def _explain(error: Exception) -> int:
     """Write one message and its remedy to standard error; the exit code."""
     if os.environ.get("LMBATCH_DEBUG") == "1":
         traceback.print_exception(error)
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_package(error)
     if isinstance(error, LmbatchError):
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -73,6 +73,11 @@ def make_accelerator(precision: str) -> Accelerator:
             f"accelerate refuses precision `{precision}` here: {' '.join(str(error).split())}",
             remedy="set precision to fp32, or mixed_precision to 'no' in the accelerate config",
         ) from error
+    if precision_of(accelerator) == "fp16" and accelerator.device.type == "cpu":
+        raise LaunchError(
+            "fp16 was asked for, but on a CPU accelerate computes in fp32 without a word",
+            remedy="set precision to fp32 or bf16, or mixed_precision to 'no' in the accelerate config",
+        )
     kind = str(accelerator.distributed_type).rsplit(".", 1)[-1]
     check_launch(Launched(processes=accelerator.num_processes, kind=kind), os.environ)
     return accelerator
