@@ -123,10 +123,6 @@ class SchedulerError(LmbatchError):
     """The cluster's scheduler refused what was asked, or cannot be reached."""
 
 
-class VerifyError(LmbatchError):
-    """The bytes in the store are not what the receipts and the manifest say."""
-
-
 # ── checkpoint, training, inference ──────────────────────────────────────────────────────────────────────────────────
 class CheckpointError(LmbatchError):
     """A checkpoint cannot be written, or the one that was named is not valid."""

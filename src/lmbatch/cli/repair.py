@@ -14,7 +14,7 @@ from lmbatch.config.load import apply_sets, build
 from lmbatch.config.preprocess import PreprocessConfig
 from lmbatch.errors import EXIT_FAILED
 from lmbatch.launch import LocalBackend, run_preprocess
-from lmbatch.preprocess import load_plan, repair_store
+from lmbatch.preprocess import load_plan, make_plan, repair_store, store_plan
 from lmbatch.store import open_store
 
 EPILOG = """\b
@@ -43,9 +43,11 @@ def command(
     if before.right or dry_run:
         print_json(before.to_dict()) if as_json else print_report(before)
         sys.exit(0 if before.right else EXIT_FAILED)
-    withdrawn = repair_store(target, plan, before)
     settings = apply_sets(plan.config.model_dump(mode="json"), overrides(raw, target.uri, tokenizer))
     config = build(PreprocessConfig, settings, f"{store}/plan.json")
+    # Nothing is withdrawn before it is known that it can be made again: same input, same tokenizer, same plan.
+    store_plan(target, *make_plan(config))
+    withdrawn = repair_store(target, plan, before)
     count = workers or len(os.sched_getaffinity(0))
     run_preprocess(config, lambda folder: LocalBackend(folder, count))
     after = check(store, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from lmbatch.cli.common import config_option, human_bytes, json_option, print_json, print_table, set_option
+from lmbatch.cli.preprocess import overrides
 from lmbatch.config import PreprocessConfig, TokenizerConfig, load_config
 from lmbatch.tokens import Encoder, load_tokenizer
 from lmbatch.tokens.train import train_tokenizer
@@ -34,8 +35,7 @@ def command() -> None:
 def train(config_path: str, raw: str | None, sets: tuple[str, ...], as_json: bool) -> None:
     """Train a tokenizer; nothing is done if the same one is there already."""
     config = load_config(TokenizerConfig, config_path, sets)
-    overrides = [f"corpus.raw={raw}"] if raw else []
-    corpus = load_config(PreprocessConfig, config.corpus, overrides) if config.corpus else None
+    corpus = load_config(PreprocessConfig, config.corpus, overrides(raw, None, None)) if config.corpus else None
     result = train_tokenizer(config, corpus)
     if as_json:
         print_json(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,31 @@ def test_a_flipped_byte_is_found_with_exit_code_1_and_repaired(base: Path) -> No
     assert repaired.returncode == 0, repaired.stderr
     assert "done again: 1 tasks" in repaired.stdout
     assert lmbatch("verify", str(store)).stdout.strip().split()[-1] == first.stdout.split()[-1]
+
+
+@pytest.mark.parametrize("missing", ["raw", "tok"])
+def test_repair_withdraws_nothing_that_it_cannot_make_again(base: Path, tmp_path: Path, missing: str) -> None:
+    store = tmp_path / "store"
+    lmbatch("preprocess", "--config", str(base / "config.yaml"), "--store", str(store))
+    next((store / "shards/train").glob("*.bin")).write_bytes(b"damaged")
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    option = {"raw": "--raw", "tok": "--tokenizer"}[missing]
+    refused = lmbatch("repair", str(store), option, str(tmp_path / "nowhere"))
+    assert refused.returncode != 0
+    assert "nowhere" in refused.stderr
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_whose_name_yaml_would_read_otherwise(base: Path, tmp_path: Path) -> None:
+    """A folder called `it's: 1e5` stays a name, in every verb that takes --raw."""
+    raw = tmp_path / "it's: 1e5"
+    shutil.copytree(base / "raw", raw)
+    config = ["--config", str(base / "config.yaml"), "--raw", str(raw)]
+    assert lmbatch("plan", "preprocess", *config).returncode == 0
+    settings = {"vocab_size": 300, "corpus": str(base / "config.yaml"), "out": str(tmp_path / "out")}
+    (tmp_path / "tokenizer.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    trained = lmbatch("tokenizer", "train", "--config", str(tmp_path / "tokenizer.yaml"), "--raw", str(raw))
+    assert trained.returncode == 0, trained.stderr
 
 
 def test_a_single_task_by_hand(base: Path) -> None:
