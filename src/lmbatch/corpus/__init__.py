@@ -19,7 +19,7 @@ json_array (boundaries, json_head, json_scanner, json_careful), lines, csv_rows,
 format each; demo fetches the demo corpus.
 """
 
-from lmbatch.corpus.cleaning import Cleaner, build_cleaner
+from lmbatch.corpus.cleaning import Cleaner, build_cleaner, cleaning_libraries
 from lmbatch.corpus.document import Document, Record, Rejected
 from lmbatch.corpus.identity import split_of
 from lmbatch.corpus.inputs import InputFile, list_inputs
@@ -38,6 +38,7 @@ __all__ = [
     "Rejected",
     "Seen",
     "build_cleaner",
+    "cleaning_libraries",
     "list_inputs",
     "piece_bytes",
     "probe",

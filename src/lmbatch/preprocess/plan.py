@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,16 @@ from pydantic import ValidationError
 
 from lmbatch.config import PreprocessConfig, differences, fingerprint, identity
 from lmbatch.config.base import Section, operational
-from lmbatch.corpus import FileProbe, InputFile, build_cleaner, list_inputs, piece_bytes, probe, split_file
+from lmbatch.corpus import (
+    FileProbe,
+    InputFile,
+    build_cleaner,
+    cleaning_libraries,
+    list_inputs,
+    piece_bytes,
+    probe,
+    split_file,
+)
 from lmbatch.errors import PlanError, TokenizerError, VocabularyError
 from lmbatch.shards import dtype_for
 from lmbatch.store import FORMAT_VERSION, PLAN_KEY, TOKENIZER_PREFIX, FileEntry, Store, TokenizerEntry, open_store
@@ -58,6 +68,8 @@ class Plan(Section):
     dtype: str
     files: tuple[PlannedFile, ...]
     tasks: tuple[Task, ...]
+    # No part of the fingerprint: a finished store stays readable everywhere; a worker must have the same ones.
+    libraries: dict[str, str] = operational({})
     fingerprint: str = operational("")
 
     def sealed(self) -> Plan:
@@ -99,6 +111,7 @@ def make_plan(config: PreprocessConfig) -> tuple[Plan, TextTokenizer]:
         dtype=choose_dtype(config.shards.dtype, tokenizer.largest_id),
         files=tuple(files),
         tasks=group_tasks(_pieces(inputs, probes, config), config.tasks.bytes),
+        libraries=cleaning_libraries(config.cleaning),
     )
     return plan.sealed(), tokenizer
 
@@ -163,6 +176,20 @@ def _other_plan(store: Store, stored: Plan, plan: Plan) -> PlanError:
         f"{store.uri}: holds the plan of another job:{shown}{more}",
         remedy="give another store for the new settings, or empty this one first",
     )
+
+
+def check_libraries(plan: Plan) -> None:
+    """Raises PlanError if cleaning would stand on other versions here than where the plan was made.
+
+    Two workers with different dictionaries or Unicode tables would clean the same text differently, unnoticed.
+    """
+    here = cleaning_libraries(plan.config.cleaning)
+    for name, version in plan.libraries.items():
+        if here.get(name) != version:
+            raise PlanError(
+                f"cleaning was planned with {name} {version}, {platform.node()} has {here.get(name)}",
+                remedy="use the same Python and packages on every node, or plan anew into another store",
+            )
 
 
 def load_tokenizer_of(store: Store, plan: Plan, folder: Path) -> TextTokenizer:

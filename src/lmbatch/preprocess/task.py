@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from lmbatch.errors import InputChangedError, ObjectNotFoundError
 from lmbatch.preprocess.pipeline import Pipeline
-from lmbatch.preprocess.plan import Plan, PlannedFile, Task
+from lmbatch.preprocess.plan import Plan, PlannedFile, Task, check_libraries
 from lmbatch.store import RECEIPTS_PREFIX, Receipt, Store, to_json
 from lmbatch.tokens import Encoder, EngineDroppedError
 
@@ -27,7 +27,8 @@ def run_task(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder,
     attempts at one task one wins, and nothing refers to the other's bytes. Shards are built in ``spool``, a local
     folder, one per split at a time.
 
-    Raises InputChangedError if an input is not the one that was planned, and any store, corpus or shard error.
+    Raises InputChangedError if an input is not the one that was planned, PlanError if cleaning would come out
+    differently here, and any store, corpus or shard error.
     """
     if store.exists(receipt_key(task.id)):
         return None
@@ -39,6 +40,7 @@ def run_task(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder,
 
 def _attempt(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, spool: Path) -> Receipt:
     clock, cpu = time.monotonic(), time.process_time()
+    check_libraries(plan)
     for file in _files_of(plan, task):
         check_unchanged(raw, file)
     encoder.begin(task.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -344,3 +345,21 @@ def test_a_manifest_that_was_changed_is_refused(base: Path) -> None:
     data = store.read("manifest.json").replace(b'"documents": ', b'"documents": 1', 1)
     with pytest.raises(StoreError, match="the manifest says"):
         parse_manifest(data, "manifest.json")
+
+
+def test_a_worker_with_other_unicode_tables_is_refused_and_not_believed(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, raw, plan, encoder = prepare(config_for(base, cleaning={"preset": "light"}))
+    assert plan.libraries["Unicode"] == unicodedata.unidata_version
+    monkeypatch.setattr(unicodedata, "unidata_version", "9.0.0")
+    with pytest.raises(PlanError, match=r"planned with Unicode [\d.]+, .* has 9\.0\.0"):
+        run_task(store, raw, plan, plan.tasks[0], encoder, base / "spool")
+    assert not store.exists(receipt_key(plan.tasks[0].id))
+
+
+def test_without_cleaning_no_library_is_asked_for(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, raw, plan, encoder = prepare(config_for(base))
+    monkeypatch.setattr(unicodedata, "unidata_version", "9.0.0")
+    assert plan.libraries == {}
+    assert run_task(store, raw, plan, plan.tasks[0], encoder, base / "spool") is not None

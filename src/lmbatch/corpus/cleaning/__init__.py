@@ -13,6 +13,6 @@ A transformation is a pure function str → str, a filter one from a measured te
 holds the two tables that show their order.
 """
 
-from lmbatch.corpus.cleaning.build import Cleaner, build_cleaner
+from lmbatch.corpus.cleaning.build import Cleaner, build_cleaner, cleaning_libraries
 
-__all__ = ["Cleaner", "build_cleaner"]
+__all__ = ["Cleaner", "build_cleaner", "cleaning_libraries"]

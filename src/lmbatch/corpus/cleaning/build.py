@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import metadata
 from typing import Any
 
 from lmbatch.config import CleaningConfig, CleaningRules
@@ -63,6 +65,22 @@ def build_cleaner(config: CleaningConfig) -> Cleaner:
     if not steps and not filters and not rules.title:
         return lambda document: document
     return _Cleaner(steps, rules.title, filters)
+
+
+def cleaning_libraries(config: CleaningConfig) -> dict[str, str]:
+    """What the cleaned text depends on besides the config: library → version. Empty where no rule is on.
+
+    Python's Unicode tables decide normal forms and what a letter is, OpenCC's dictionaries the Simplified text.
+    """
+    rules = config.rules()
+    if rules == CleaningRules() and not config.languages:
+        return {}
+    found = {"Unicode": unicodedata.unidata_version}
+    if rules.simplify:
+        found["opencc"] = metadata.version("opencc")
+    if config.languages:
+        found["py3langid"] = metadata.version("py3langid")
+    return found
 
 
 def _filters_by_list(config: CleaningConfig) -> list[tuple[str, Filter]]:
