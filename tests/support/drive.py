@@ -16,7 +16,7 @@ from lmbatch.preprocess import Plan, make_plan, merge, open_raw, run_task, store
 from lmbatch.store import Manifest, Store
 from lmbatch.tokens import Encoder
 
-_VOLATILE = ("attempt", "seconds", "cpu_seconds", "peak_memory_bytes")
+_VOLATILE = ("attempt", "seconds", "cpu_seconds", "peak_memory_bytes", "traffic", "input_traffic")
 _WRITES = ("put", "put_file", "publish", "delete")
 
 
@@ -86,9 +86,11 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    """Every object by key; receipts without what belongs to the attempt and not to the result."""
+    """Every object by key; receipts without what belongs to the attempt and not to the result, and no forecasts."""
     found = {}
     for info in store.list():
+        if info.key.startswith("estimates/"):
+            continue
         data = store.read(info.key)
         if info.key.startswith("receipts/"):
             value = {key: item for key, item in json.loads(data).items() if key not in _VOLATILE}

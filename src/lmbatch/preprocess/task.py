@@ -63,6 +63,8 @@ def _attempt(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder,
             cpu_seconds=time.process_time() - cpu,
             peak_memory_bytes=_peak_memory(),
             input_bytes=sum(piece.bytes for piece in task.pieces),
+            traffic=store.traffic.take(),
+            input_traffic=raw.traffic.take(),
         )
     store.publish(receipt_key(task.id), to_json(receipt))
     return receipt

@@ -39,6 +39,7 @@ from lmbatch.store.manifest import (
 )
 from lmbatch.store.probe import check_publish_once
 from lmbatch.store.retry import Backoff, retry
+from lmbatch.store.traffic import Meter, Traffic
 
 __all__ = [
     "FORMAT_VERSION",
@@ -52,6 +53,7 @@ __all__ = [
     "Ledger",
     "LocalStore",
     "Manifest",
+    "Meter",
     "ObjectInfo",
     "PieceReceipt",
     "Receipt",
@@ -59,6 +61,7 @@ __all__ = [
     "Split",
     "Store",
     "TokenizerEntry",
+    "Traffic",
     "check_key",
     "check_publish_once",
     "open_store",

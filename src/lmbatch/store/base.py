@@ -13,6 +13,7 @@ from lmbatch.errors import ObjectNotFoundError, StoreError
 from lmbatch.store.files import replacing, store_errors
 from lmbatch.store.keys import check_key, check_prefix
 from lmbatch.store.stream import PIECE_BYTES
+from lmbatch.store.traffic import Meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Store(ABC):
     """
 
     uri: str
+    traffic: Meter  # what has gone to and from it through this object
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"

@@ -12,6 +12,7 @@ from lmbatch.store.base import ObjectInfo, ReadOnlyStore
 from lmbatch.store.keys import check_key, check_range
 from lmbatch.store.retry import DEFAULT_BACKOFF, Backoff, retry
 from lmbatch.store.stream import buffered
+from lmbatch.store.traffic import Kind, Meter
 
 
 class GenericStore(ReadOnlyStore):
@@ -20,6 +21,7 @@ class GenericStore(ReadOnlyStore):
     def __init__(self, uri: str, *, backoff: Backoff = DEFAULT_BACKOFF) -> None:
         self.uri = uri.rstrip("/") if not uri.endswith("://") else uri
         self._backoff = backoff
+        self.traffic = Meter()
         self._filesystem, self._root = _resolve(self.uri)
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
@@ -34,7 +36,7 @@ class GenericStore(ReadOnlyStore):
 
     def info(self, key: str) -> ObjectInfo:
         """See Store.info."""
-        found = self._call("look up", key, lambda: self._filesystem.info(self._path(key)))
+        found = self._call("look up", "head", key, lambda: self._filesystem.info(self._path(key)))
         if found.get("type") == "directory":
             raise ObjectNotFoundError(f"{self.where(key)}: a folder, not an object")
         return self._object(key, found)
@@ -42,7 +44,7 @@ class GenericStore(ReadOnlyStore):
     def _list(self, folder: str) -> Iterable[ObjectInfo]:
         top = self._path(folder) if folder else self._root
         try:
-            found = self._call("list", folder, lambda: self._filesystem.find(top, detail=True))
+            found = self._call("list", "list", folder, lambda: self._filesystem.find(top, detail=True))
         except ObjectNotFoundError:
             return []
         root = self._root.rstrip("/") + "/"
@@ -51,7 +53,9 @@ class GenericStore(ReadOnlyStore):
     def _fetch(self, key: str, start: int, end: int) -> bytes:
         if end <= start:
             return b""
-        data: bytes = self._call("read", key, lambda: self._filesystem.cat_file(self._path(key), start=start, end=end))
+        path = self._path(key)
+        data: bytes = self._call("read", "get", key, lambda: self._filesystem.cat_file(path, start=start, end=end))
+        self.traffic.came(len(data))
         if len(data) != end - start:
             raise StoreError(f"{self.where(key)}: {len(data)} bytes came for bytes {start} to {end}")
         return data
@@ -64,9 +68,13 @@ class GenericStore(ReadOnlyStore):
             raise StoreError(f"{self.where(key)}: the server does not say how large it is", remedy="copy it first")
         return ObjectInfo(key, int(entry["size"]), entry.get("ETag") or entry.get("etag"), _modified(entry))
 
-    def _call(self, action: str, key: str, operation: Any) -> Any:
+    def _call(self, action: str, kind: Kind, key: str, operation: Any) -> Any:
+        def attempt() -> Any:
+            self.traffic.request(kind)
+            return operation()
+
         with _translated(action, self.where(key)):
-            return retry(operation, what=f"{action} {self.where(key)}", again=_again, backoff=self._backoff)
+            return retry(attempt, what=f"{action} {self.where(key)}", again=_again, backoff=self._backoff)
 
 
 def _again(error: Exception) -> bool:

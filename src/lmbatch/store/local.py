@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from lmbatch.errors import ObjectNotFoundError, StoreError, UnsafeStoreError
 from lmbatch.store.base import ObjectInfo, Store
 from lmbatch.store.files import TEMPORARY_PREFIX, replacing, store_errors, sync, sync_folder, temporary_in
 from lmbatch.store.keys import check_key, check_range
 from lmbatch.store.stream import PIECE_BYTES
+from lmbatch.store.traffic import CountingFile, Meter
 
 log = logging.getLogger(__name__)
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -28,6 +30,7 @@ class LocalStore(Store):
         # Links are left alone (a mount may be named differently on another node), unless ".." has to be worked out.
         self.root = root.resolve() if ".." in root.parts else root.absolute()
         self.uri = f"file://{self.root}"
+        self.traffic = Meter()
 
     def local_path(self, key: str) -> Path:
         """The file that is the object, whether it is there or not."""
@@ -47,11 +50,13 @@ class LocalStore(Store):
 
     def open(self, key: str) -> BinaryIO:
         """See Store.open."""
+        self.traffic.request("get")
         with store_errors("read", self.where(key)):
-            return self.local_path(key).open("rb")
+            return cast(BinaryIO, io.BufferedReader(CountingFile(self.local_path(key), self.traffic)))
 
     def info(self, key: str) -> ObjectInfo:
         """See Store.info; files have no etag."""
+        self.traffic.request("head")
         with store_errors("read", self.where(key)):
             status = self.local_path(key).stat()
         if not S_ISREG(status.st_mode):
@@ -59,6 +64,7 @@ class LocalStore(Store):
         return ObjectInfo(key, status.st_size, None, status.st_mtime)
 
     def _list(self, folder: str) -> Iterable[ObjectInfo]:
+        self.traffic.request("list")
         if self.root.exists() and not self.root.is_dir():
             raise StoreError(f"{self.uri} is a file, not a folder", remedy=f"name its folder: {self.root.parent}")
         with store_errors("list", self.where(folder)):
@@ -87,6 +93,7 @@ class LocalStore(Store):
 
     def put(self, key: str, data: bytes) -> None:
         """See Store.put."""
+        self.traffic.request("put", up=len(data))
         with store_errors("write", self.where(key)), replacing(self.local_path(key)) as file:
             file.write(data)
 
@@ -96,10 +103,12 @@ class LocalStore(Store):
             source = path.open("rb")
         with source, store_errors("write", self.where(key)), replacing(self.local_path(key)) as file:
             shutil.copyfileobj(source, file, PIECE_BYTES)
+            self.traffic.request("put", up=file.tell())
 
     def publish(self, key: str, data: bytes) -> bool:
         """See Store.publish; a hard link is what the file system refuses to make twice."""
         target = self.local_path(key)
+        self.traffic.request("put", up=len(data))
         with store_errors("write", self.where(key)), temporary_in(target.parent) as (name, file):
             file.write(data)
             sync(file)
@@ -121,6 +130,7 @@ class LocalStore(Store):
     def delete(self, key: str) -> None:
         """See Store.delete."""
         path = self.local_path(key)
+        self.traffic.request("delete")
         with store_errors("delete", self.where(key)):
             try:
                 path.unlink()

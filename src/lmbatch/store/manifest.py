@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from lmbatch.config.base import Section, added, operational
 from lmbatch.config.fingerprint import canonical_json, identity
 from lmbatch.errors import StoreError
+from lmbatch.store.traffic import Traffic
 
 FORMAT_VERSION = 1
 MANIFEST_KEY = "manifest.json"
@@ -107,7 +108,11 @@ class PieceReceipt(Section):
 
 
 class Receipt(Section):
-    """A task's proof of work: done means these bytes."""
+    """A task's proof of work: done means these bytes.
+
+    ``traffic`` is what its process has sent to and fetched from the store since its receipt before this one (the first
+    one counts the start too), ``input_traffic`` the same of the input's store.
+    """
 
     format_version: int = FORMAT_VERSION
     task: str
@@ -122,6 +127,8 @@ class Receipt(Section):
     cpu_seconds: float = Field(ge=0)
     peak_memory_bytes: int = Field(ge=0)
     input_bytes: int = Field(ge=0)
+    traffic: Traffic | None = None
+    input_traffic: Traffic | None = None
 
 
 class TokenizerEntry(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -16,6 +17,7 @@ from lmbatch.store.files import store_errors
 from lmbatch.store.keys import check_key, check_range
 from lmbatch.store.retry import retry
 from lmbatch.store.stream import buffered
+from lmbatch.store.traffic import Meter
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PART_BYTES = 16 * 2**20
 _MOST_PARTS = 10_000  # S3's limit for one multipart upload
+_PAGE_NAMES = 1000  # in one answer to a listing
 _PARTS_AT_ONCE = 4  # bounds the memory of an upload to 64 MiB as long as parts have their usual size
 
 
@@ -39,6 +42,7 @@ class S3Store(Store):
         self._connection = connection or connection_from(os.environ)
         self._limits = limits
         self._bucket_seen = False
+        self.traffic = Meter()
         self._obstore = import_obstore()
         self._made = new_client(bucket, self._connection, limits)
 
@@ -68,14 +72,21 @@ class S3Store(Store):
     def info(self, key: str) -> ObjectInfo:
         """See Store.info."""
         path = self._path(key)
-        return self._object(self._call("look up", key, lambda: self._obstore.head(self._client, path)))
+
+        def attempt() -> ObjectInfo:
+            self.traffic.request("head")
+            return self._object(self._obstore.head(self._client, path))
+
+        return self._call("look up", key, attempt)
 
     def _list(self, folder: str) -> Iterable[ObjectInfo]:
         prefix = (self._prefix + folder).rstrip("/") or None
 
         def pages() -> list[ObjectInfo]:
             listing = self._obstore.list(self._client, prefix)
-            return [self._object(meta) for page in listing for meta in page]
+            found = [self._object(meta) for page in listing for meta in page]
+            self.traffic.request("list", 1 + len(found) // _PAGE_NAMES)
+            return found
 
         # The zero-byte "folders" that web consoles make are listed as if they were objects, but cannot be read.
         return (o for o in self._call("list", folder, pages) if o.size or self.exists(o.key))
@@ -83,16 +94,27 @@ class S3Store(Store):
     def put(self, key: str, data: bytes) -> None:
         """See Store.put."""
         path = self._path(key)
-        self._call("write", key, lambda: self._obstore.put(self._client, path, data, use_multipart=False))
+
+        def attempt() -> None:
+            self.traffic.request("put", up=len(data))
+            self._obstore.put(self._client, path, data, use_multipart=False)
+
+        self._call("write", key, attempt)
 
     def put_file(self, key: str, path: Path) -> None:
         """See Store.put_file; big files go up in parts, and become visible when the last one has arrived."""
         with store_errors("read", str(path)):
             size = path.stat().st_size
         part = part_bytes(size)
-        self._call("write", key, lambda: self._obstore.put(
-            self._client, self._path(key), path, use_multipart=size > part, chunk_size=part,
-            max_concurrency=_PARTS_AT_ONCE))  # fmt: skip
+
+        def attempt() -> None:
+            self.traffic.request("put", parts_of(size), up=size)
+            if size > part:
+                self.traffic.request("post", 2)
+            self._obstore.put(self._client, self._path(key), path, use_multipart=size > part, chunk_size=part,
+                              max_concurrency=_PARTS_AT_ONCE)  # fmt: skip
+
+        self._call("write", key, attempt)
         if (stored := self.info(key).size) != size:
             raise StoreError(f"{self.where(key)}: {size} bytes were sent from {path}, {stored} are there")
 
@@ -102,6 +124,7 @@ class S3Store(Store):
 
         def attempt() -> bool:
             # An attempt whose answer is lost may have won. The next one is then refused, and the bytes decide.
+            self.traffic.request("put", up=len(data))
             try:
                 self._obstore.put(self._client, path, data, mode="create", use_multipart=False)
             except Exception as error:
@@ -115,8 +138,13 @@ class S3Store(Store):
     def delete(self, key: str) -> None:
         """See Store.delete."""
         path = self._path(key)
+
+        def attempt() -> None:
+            self.traffic.request("delete")
+            self._obstore.delete(self._client, path)
+
         try:
-            self._call("delete", key, lambda: self._obstore.delete(self._client, path))
+            self._call("delete", key, attempt)
         except ObjectNotFoundError:
             return
 
@@ -127,6 +155,7 @@ class S3Store(Store):
         path = self._path(key)
 
         def attempt() -> bytes:
+            self.traffic.request("get")
             try:
                 result = self._obstore.get(self._client, path, options=options)
             except Exception as error:
@@ -135,6 +164,7 @@ class S3Store(Store):
                 raise
             first, last = result.range
             data: bytes = result.bytes().to_bytes()
+            self.traffic.came(len(data))
             if len(data) != last - first:
                 raise TruncatedBodyError(f"the body ended after {len(data)} of {last - first} bytes")
             return data
@@ -154,9 +184,16 @@ class S3Store(Store):
         return ObjectInfo(key, meta["size"], meta["e_tag"], meta["last_modified"].timestamp())
 
     def _call(self, action: str, key: str, operation: Callable[[], T]) -> T:
+        number = count()
+
+        def attempt() -> T:
+            if next(number):
+                self.traffic.retried()
+            return operation()
+
         try:
             result = retry(
-                operation,
+                attempt,
                 what=f"{action} {self.where(key)}",
                 again=lambda error: from_request(error) and classify(error).passing,
                 reason=lambda error: self._hidden(classify(error).reason),
@@ -182,6 +219,7 @@ class S3Store(Store):
         # The answer to a HEAD request has no body, so that a missing bucket looks like a missing object.
         if self._bucket_seen:
             return False
+        self.traffic.request("list")
         try:
             next(iter(self._obstore.list(self._client, ".lmbatch-none")), None)
         except Exception as error:
@@ -198,3 +236,8 @@ def part_bytes(size: int) -> int:
     mebibyte = 2**20
     needed = -(-size // _MOST_PARTS)
     return max(_PART_BYTES, -(-needed // mebibyte) * mebibyte)
+
+
+def parts_of(size: int) -> int:
+    """How many requests carry the bytes of an upload of ``size`` bytes."""
+    return max(1, -(-size // part_bytes(size)))
