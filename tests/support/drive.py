@@ -86,10 +86,13 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    """Every object by key; receipts without what belongs to the attempt and not to the result, and no forecasts."""
+    """Every object by key; receipts without what belongs to the attempt and not to the result.
+
+    Forecasts and heartbeats are left out: they are no part of it, and one may be written while we look.
+    """
     found = {}
     for info in store.list():
-        if info.key.startswith("estimates/"):
+        if info.key.startswith(("estimates/", "heartbeats/")):
             continue
         data = store.read(info.key)
         if info.key.startswith("receipts/"):

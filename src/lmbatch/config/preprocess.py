@@ -100,6 +100,9 @@ class PreprocessConfig(Section):
         "current folder (STORE= and --store override it)."
     )  # fmt: skip
     retries: int = operational(2, ge=0, description="How often a failed task is tried again before the run fails.")
+    heartbeat_seconds: float = operational(
+        10.0, ge=0.0, description="How often a worker writes how far its task is, for `lmbatch status`; 0: never."
+    )
     spool: str | None = operational(
         None, description="Local folder for shards on their way to the store; default: the system's temporary folder."
     )

@@ -23,6 +23,7 @@ from lmbatch.corpus.cleaning import Cleaner, build_cleaner, cleaning_libraries
 from lmbatch.corpus.document import Document, Record, Rejected
 from lmbatch.corpus.identity import split_of
 from lmbatch.corpus.inputs import InputFile, list_inputs
+from lmbatch.corpus.metered import bytes_behind
 from lmbatch.corpus.probing import probe
 from lmbatch.corpus.reading import read_piece
 from lmbatch.corpus.source import Seen
@@ -38,6 +39,7 @@ __all__ = [
     "Rejected",
     "Seen",
     "build_cleaner",
+    "bytes_behind",
     "cleaning_libraries",
     "list_inputs",
     "piece_bytes",

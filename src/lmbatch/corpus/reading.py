@@ -10,8 +10,10 @@ from lmbatch.config import CorpusConfig
 from lmbatch.config.preprocess import Format
 from lmbatch.corpus import columns, csv_rows, json_array, lines, whole_files
 from lmbatch.corpus.document import Record
+from lmbatch.corpus.metered import metered
 from lmbatch.corpus.source import Seen, Source
 from lmbatch.corpus.splitting import FileProbe, Piece
+from lmbatch.corpus.stream import compression_of
 from lmbatch.store import Store
 
 _READERS: dict[Format, Callable[[Source], Iterator[Record]]] = {
@@ -31,9 +33,12 @@ def read_piece(store: Store, config: CorpusConfig, piece: Piece, probe: FileProb
     Memory is bounded by about three times ``max_record_bytes`` and a few chunks. ``seen`` is complete when the
     iterator is exhausted. Raises StoreError if the file cannot be read.
     """
+    if config.format == "dataset" or compression_of(piece.path) != "none":  # positions are none of the stored file
+        store = metered(store, seen)
     source = Source(store, config, piece, probe, seen)
     for record in islice(_records(source), config.first_records):
         seen.records += 1
+        seen.position = record.position
         yield record
 
 

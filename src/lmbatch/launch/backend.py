@@ -43,7 +43,8 @@ class TaskFailure:
 class TaskBatch:
     """Some tasks for one process, one after the other. Names and places only, so that it travels as plain values.
 
-    ``engine`` is what encodes; without it, what the stored plan says, which the first run wrote.
+    ``engine`` is what encodes, ``heartbeat_seconds`` how often the worker says how far it is; without them, what the
+    stored plan says, which the first run wrote.
     """
 
     store: str
@@ -51,6 +52,7 @@ class TaskBatch:
     spool: str
     input_bytes: int = 0
     engine: str | None = None
+    heartbeat_seconds: float | None = None
 
     def __call__(self) -> dict[str, TaskFailure]:
         """Do the tasks; a failed one does not keep the others from being done. Returns the failures."""
@@ -65,7 +67,7 @@ class TaskBatch:
 
     def run(self) -> dict[str, TaskFailure]:
         """The same, in the process of the caller."""
-        from lmbatch.preprocess import load_plan, load_tokenizer_of, open_raw, run_task
+        from lmbatch.preprocess import LiveTask, Pulse, load_plan, load_tokenizer_of, open_raw, run_task
         from lmbatch.store import open_store
         from lmbatch.tokens import Encoder
 
@@ -77,11 +79,15 @@ class TaskBatch:
         encoder = Encoder(load_tokenizer_of(store, plan, spool / "tokenizer"), engine)
         by_id = {task.id: task for task in plan.tasks}
         failures: dict[str, TaskFailure] = {}
-        for task_id in self.tasks:
-            try:
-                run_task(store, raw, plan, by_id[task_id], encoder, spool)
-            except (LmbatchError, OSError) as error:
-                failures[task_id] = TaskFailure(str(error), isinstance(error, _FINAL))
+        every = plan.config.heartbeat_seconds if self.heartbeat_seconds is None else self.heartbeat_seconds
+        live = LiveTask()
+        with Pulse(store, live, every):
+            for task_id in self.tasks:
+                try:
+                    run_task(store, raw, plan, by_id[task_id], encoder, spool, live)
+                except (LmbatchError, OSError) as error:
+                    failures[task_id] = TaskFailure(str(error), isinstance(error, _FINAL))
+                    live.failed(task_id, str(error))
         return failures
 
     def _own_spool(self) -> Path:

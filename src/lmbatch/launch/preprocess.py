@@ -158,8 +158,9 @@ class _Run:
 
     def _batch(self, group: Sequence[Task]) -> TaskBatch:
         task_ids = tuple(task.id for task in group)
-        engine = self.plan.config.tokenizer.engine
-        return TaskBatch(self.store.uri, task_ids, str(self.spool), sum(map(input_bytes, group)), engine)
+        config = self.plan.config
+        return TaskBatch(self.store.uri, task_ids, str(self.spool), sum(map(input_bytes, group)),
+                         config.tokenizer.engine, config.heartbeat_seconds)  # fmt: skip
 
     def _look_at_running(self) -> bool:
         """Pick up receipts of batches at work: each does its tasks in order, so only its next one need be asked for."""

@@ -11,6 +11,8 @@
 ``launch`` decides where the tasks run; nothing here knows how many workers there are.
 """
 
+from lmbatch.preprocess.heartbeat import Heartbeat, StoredHeartbeat, read_heartbeats, remove_heartbeats
+from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.merge import build_manifest, merge, read_receipts
 from lmbatch.preprocess.plan import (
     Plan,
@@ -23,15 +25,20 @@ from lmbatch.preprocess.plan import (
     open_raw,
     store_plan,
 )
+from lmbatch.preprocess.pulse import Pulse
 from lmbatch.preprocess.repair import repair_store
 from lmbatch.preprocess.task import receipt_key, run_task
 from lmbatch.preprocess.verify import StoreReport, verify_store
 
 __all__ = [
+    "Heartbeat",
+    "LiveTask",
     "Plan",
     "PlannedFile",
     "PlannedPiece",
+    "Pulse",
     "StoreReport",
+    "StoredHeartbeat",
     "Task",
     "build_manifest",
     "load_plan",
@@ -39,8 +46,10 @@ __all__ = [
     "make_plan",
     "merge",
     "open_raw",
+    "read_heartbeats",
     "read_receipts",
     "receipt_key",
+    "remove_heartbeats",
     "repair_store",
     "run_task",
     "store_plan",

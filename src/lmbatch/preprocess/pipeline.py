@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lmbatch.corpus import Document, Piece, Rejected, Seen, build_cleaner, read_piece, split_of
 from lmbatch.errors import TaskError
+from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.plan import Plan, Task
 from lmbatch.shards import ShardWriter, WrittenShard
 from lmbatch.store import FileEntry, Ledger, PieceReceipt, ShardEntry, Split, Store
@@ -48,10 +49,14 @@ class _Pending:
 class Pipeline:
     """The streaming part of a task; everything it holds is bounded by a batch and the open shards' buffers."""
 
-    def __init__(self, store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, folder: Path) -> None:
+    def __init__(
+        self, store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, folder: Path, live: LiveTask
+    ) -> None:
         self._store, self._raw, self._plan, self._task = store, raw, plan, task
         self._encoder, self._folder = encoder, folder
         self._counts = _Counts()
+        self._live = live
+        live.counts(self._counts)
         self._writers: dict[Split, ShardWriter] = {}
         self._parts: dict[Split, int] = {}
         self._quarantine = folder / "quarantine.jsonl"
@@ -108,6 +113,7 @@ class Pipeline:
             file = self._plan.files[planned.file]
             piece = Piece(path=file.path, start=planned.start, end=planned.end)
             seen = Seen()
+            self._live.reads(piece, file.probe, seen)
             for record in read_piece(self._raw, self._plan.config.corpus, piece, file.probe, seen):
                 kept = self._clean(record) if isinstance(record, Document) else record
                 if isinstance(kept, Document):
@@ -125,6 +131,7 @@ class Pipeline:
                     records=seen.records,
                 )
             )
+        self._live.has_read_all()
 
     def _reject(self, record: Rejected) -> None:
         if record.dropped:
@@ -152,6 +159,8 @@ class Pipeline:
             self._counts.add(self._counts.documents, pending.split)
             for rule in pending.document.changed:
                 self._counts.add(self._counts.changed, rule)
+        open_tokens = sum(writer.tokens for writer in self._writers.values())
+        self._live.tokens = open_tokens + sum(shard.tokens for shard in self.shards)
 
     def _writer(self, split: Split) -> ShardWriter:
         if split not in self._writers:

@@ -57,6 +57,11 @@ class Task(Section):
     id: str
     pieces: tuple[PlannedPiece, ...]
 
+    @property
+    def input_bytes(self) -> int:
+        """Size of its input, as tasks are balanced by it."""
+        return sum(piece.bytes for piece in self.pieces)
+
 
 class Plan(Section):
     """Everything a worker needs to know, and nothing about how many workers there are."""
@@ -79,7 +84,7 @@ class Plan(Section):
     @property
     def input_bytes(self) -> int:
         """Size of all input, as tasks are balanced by it."""
-        return sum(piece.bytes for task in self.tasks for piece in task.pieces)
+        return sum(task.input_bytes for task in self.tasks)
 
 
 def make_plan(config: PreprocessConfig) -> tuple[Plan, TextTokenizer]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lmbatch.errors import InputChangedError, ObjectNotFoundError
+from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.pipeline import Pipeline
 from lmbatch.preprocess.plan import Plan, PlannedFile, Task, check_libraries
 from lmbatch.store import RECEIPTS_PREFIX, Receipt, Store, to_json
@@ -20,25 +21,32 @@ def receipt_key(task_id: str) -> str:
     return f"{RECEIPTS_PREFIX}{task_id}.json"
 
 
-def run_task(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, spool: Path) -> Receipt | None:
+def run_task(
+    store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, spool: Path, live: LiveTask | None = None
+) -> Receipt | None:
     """Do one task, unless its receipt is there already (then None).
 
     Payload is uploaded first under names that carry its hash, the receipt is published last and once: of two
     attempts at one task one wins, and nothing refers to the other's bytes. Shards are built in ``spool``, a local
-    folder, one per split at a time.
+    folder, one per split at a time. ``live`` is told how far it is.
 
     Raises InputChangedError if an input is not the one that was planned, PlanError if cleaning would come out
     differently here, and any store, corpus or shard error.
     """
     if store.exists(receipt_key(task.id)):
         return None
+    live = live or LiveTask()
+    live.begin(task.id, task.input_bytes)
     try:
-        return _attempt(store, raw, plan, task, encoder, spool)
+        return _attempt(store, raw, plan, task, encoder, spool, live)
     except EngineDroppedError:  # what the first attempt uploaded is referred to by nothing
-        return _attempt(store, raw, plan, task, encoder, spool)
+        live.begin(task.id, task.input_bytes, attempt=2)
+        return _attempt(store, raw, plan, task, encoder, spool, live)
 
 
-def _attempt(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, spool: Path) -> Receipt:
+def _attempt(
+    store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, spool: Path, live: LiveTask
+) -> Receipt:
     clock, cpu = time.monotonic(), time.process_time()
     check_libraries(plan)
     for file in _files_of(plan, task):
@@ -46,7 +54,7 @@ def _attempt(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder,
     encoder.begin(task.id)
     spool.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f"{task.id}-", dir=spool) as folder:
-        pipeline = Pipeline(store, raw, plan, task, encoder, Path(folder))
+        pipeline = Pipeline(store, raw, plan, task, encoder, Path(folder), live)
         pipeline.run()
         for file in _files_of(plan, task):
             check_unchanged(raw, file)
@@ -62,7 +70,7 @@ def _attempt(store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder,
             seconds=time.monotonic() - clock,
             cpu_seconds=time.process_time() - cpu,
             peak_memory_bytes=_peak_memory(),
-            input_bytes=sum(piece.bytes for piece in task.pieces),
+            input_bytes=task.input_bytes,
             traffic=store.traffic.take(),
             input_traffic=raw.traffic.take(),
         )
