@@ -136,6 +136,10 @@ class RunBusyError(LmbatchError):
     """Another process is training into the same run folder."""
 
 
+class NoProgressError(LmbatchError):
+    """A job was requeued again and again and saved no new step."""
+
+
 class NonFiniteLossError(LmbatchError):
     """The loss or the gradient became NaN or infinite."""
 

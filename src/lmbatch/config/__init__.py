@@ -25,7 +25,7 @@ from lmbatch.config.preprocess import (
     TasksConfig,
     TokenizerRef,
 )
-from lmbatch.config.site import SiteConfig, SlurmSite
+from lmbatch.config.site import SiteConfig, SlurmSite, TrainSite
 from lmbatch.config.tokenizer import TokenizerConfig
 from lmbatch.config.train import (
     BatchConfig,
@@ -67,6 +67,7 @@ __all__ = [
     "TokenizerConfig",
     "TokenizerRef",
     "TrainConfig",
+    "TrainSite",
     "differences",
     "dump_yaml",
     "fingerprint",

@@ -37,6 +37,31 @@ class SlurmSite(Section):
     poll_seconds: float = Field(10.0, gt=0, description="How often the queue is looked at (one squeue for all).")
 
 
+class TrainSite(Section):
+    """A training job on a Slurm cluster: one process for each GPU, or for each task on nodes without one."""
+
+    partition: str | None = Field(None, description="Partition; by default the cluster's own.")
+    account: str | None = Field(None, description="Account to charge.")
+    qos: str | None = Field(None, description="Quality of service.")
+    constraint: str | None = Field(None, description="Features that a node must have.")
+    exclude: str | None = Field(None, description="Nodes to keep away from.")
+    options: dict[str, str | bool] = Field(
+        default_factory=dict, description="More options of sbatch, by their long names without dashes; true: a flag."
+    )
+    setup: tuple[str, ...] = Field((), description="Shell lines before the work, for example `module load python`.")
+    python: str | None = Field(None, description="Python on the nodes; by default the one that submits.")
+    nodes: int = Field(2, ge=1, description="Nodes of a job.")
+    processes_per_node: int = Field(1, ge=1, description="Processes on a node: as many as it has GPUs.")
+    gpus_per_node: int = Field(0, ge=0, description="GPUs asked for on each node; 0: train on CPUs.")
+    cpus_per_process: int = Field(1, ge=1, description="Cores for a process, its loader's thread included.")
+    memory: Bytes | None = Field(None, description="Memory of a node for the job; by default the cluster's rule.")
+    minutes: int = Field(1440, ge=1, description="Time limit of one attempt; the job goes on in the next one.")
+    notice_seconds: int = Field(
+        120, ge=10, description="Notice before the time limit: a step and a save must fit in, and Slurm looks at time "
+        "limits about every 30 s only."
+    )  # fmt: skip
+
+
 class SiteConfig(Section):
     """A site config: `lmbatch preprocess --site configs/sites/NAME.yaml`."""
 
@@ -44,3 +69,4 @@ class SiteConfig(Section):
     executor: Literal["local", "slurm"] = Field("local", description="Where tasks run, unless `--on` says otherwise.")
     workers: int | None = Field(None, ge=1, description="Processes at a time on one machine; default: its cores.")
     slurm: SlurmSite = SlurmSite()
+    train: TrainSite = TrainSite()

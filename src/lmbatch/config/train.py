@@ -14,6 +14,9 @@ class RunConfig(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the run.")
     dir: str = Field("runs", description="Local folder that holds the runs.")
+    max_idle_attempts: int = Field(
+        5, ge=1, description="A requeued job ends with an error after this many attempts that saved no new step."
+    )
     accept_changes: bool = Field(
         False, description="Resume although settings that decide the numbers differ from the checkpoint's."
     )

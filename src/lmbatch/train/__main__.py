@@ -24,6 +24,7 @@ from lmbatch.errors import EXIT_FAILED, EXIT_USAGE, LmbatchError, missing_packag
 from lmbatch.train import TrainResult, train  # noqa: E402
 from lmbatch.train.parent import follow_launcher  # noqa: E402
 from lmbatch.train.progress import terminal  # noqa: E402
+from lmbatch.train.slurm import rank_environment  # noqa: E402
 
 log = logging.getLogger("lmbatch.train")
 
@@ -99,9 +100,10 @@ def main(arguments: Sequence[str] | None = None, stop: StopFlag | None = None) -
         options = _parser().parse_args(arguments)
     except SystemExit as end:
         return EXIT_USAGE if end.code else 0
-    _set_up_logging()
     stop = stop or StopFlag()
     try:
+        os.environ.update(rank_environment(os.environ))
+        _set_up_logging()
         follow_launcher(stop)
         config = load_config(TrainConfig, options.config, options.sets)
         result = train(config, stop, started=_STARTED)

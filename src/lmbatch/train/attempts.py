@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from lmbatch.errors import NoProgressError
 from lmbatch.train.records import Record, RecordLog, read_records
 
 ATTEMPTS_FILE = "attempts.jsonl"
@@ -61,6 +63,28 @@ def read_attempts(run_dir: Path) -> list[Attempt]:
     return list(attempts.values())
 
 
+def check_progress(earlier: Sequence[Attempt], *, job_id: str | None, step: int, most: int) -> None:
+    """Raises NoProgressError if the last ``most`` attempts of this very job saved no step beyond ``step``.
+
+    ``earlier`` are the attempts before this one, ``step`` is where this one would begin. A job that dies before its
+    first checkpoint every time would otherwise be requeued without end.
+    """
+
+    def is_idle(attempt: Attempt) -> bool:
+        began = step if attempt.resumed_from is None else attempt.resumed_from
+        return attempt.job_id == job_id and began == step
+
+    idle = list(takewhile(is_idle, reversed(earlier)))
+    if job_id is None or len(idle) < most:
+        return
+    reasons = "; ".join(" ".join(filter(None, (attempt.why or DIED, attempt.detail))) for attempt in reversed(idle))
+    raise NoProgressError(
+        f"job {job_id} has saved no step after {step} in {len(idle)} attempts, which ended: {reasons}",
+        remedy="mend the cause and submit it again; if an attempt is shorter than save.every steps, lower save.every "
+        "or ask for more time; run.max_idle_attempts is the limit",
+    )
+
+
 def _started(event: Record) -> Attempt:
     names = ("pid", "host", "job_id", "restarts", "world_size", "code_version", "config")
     return Attempt(id=event["attempt"], started=event["time"], **{name: event[name] for name in names})
@@ -87,7 +111,9 @@ class AttemptLog:
 
     def __init__(self, run_dir: Path) -> None:
         self.id = uuid.uuid4().hex[:12]
-        self._unclosed = [attempt for attempt in read_attempts(run_dir) if attempt.why is None]
+        self.job_id: str | None = None
+        self.earlier = tuple(read_attempts(run_dir))
+        self._unclosed = [attempt for attempt in self.earlier if attempt.why is None]
         self._log = RecordLog(run_dir / ATTEMPTS_FILE)
 
     def started(
@@ -95,8 +121,9 @@ class AttemptLog:
     ) -> None:
         """The process holds the run. ``restarts`` is Slurm's count, which it does not set before the first requeue."""
         environ = os.environ if environ is None else environ
+        self.job_id = environ.get("SLURM_JOB_ID")
         self._append(
-            "started", pid=os.getpid(), host=socket.gethostname(), job_id=environ.get("SLURM_JOB_ID"),
+            "started", pid=os.getpid(), host=socket.gethostname(), job_id=self.job_id,
             restarts=int(environ.get("SLURM_RESTART_COUNT", "0")), world_size=world_size, code_version=code_version,
             config=config,
         )  # fmt: skip

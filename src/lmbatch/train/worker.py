@@ -20,7 +20,7 @@ from lmbatch.errors import StopRequested
 from lmbatch.loader import BatchLoader, LoaderState, TokenData, check_batch, documents_of, open_train_data
 from lmbatch.model import build_model, flops_per_token, parameter_counts, peak_flops
 from lmbatch.store import Manifest, open_store
-from lmbatch.train.attempts import AttemptLog
+from lmbatch.train.attempts import AttemptLog, check_progress
 from lmbatch.train.engine import Engine
 from lmbatch.train.evaluate import Validation
 from lmbatch.train.folder import RunFolder, check_tokenizer
@@ -101,6 +101,9 @@ class Worker:
         self._standing.saved = step if found is not None else None
         if self._ledger is not None:
             self._ledger.resumed(step, last_logged=last_logged_step(self._folder))
+            check_progress(
+                self._ledger.earlier, job_id=self._ledger.job_id, step=step, most=self._config.run.max_idle_attempts
+            )
         return found
 
     def _build(self, data: TokenData, found: Checkpoint | None) -> Engine:

@@ -1,0 +1,96 @@
+"""The batch script of a training job."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lmbatch.config import TrainSite
+from lmbatch.launch.sbatch import training_script
+from lmbatch.train.slurm import rendezvous_port
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def script(**site: object) -> str:
+    return training_script(TrainSite.model_validate(site), name="trial", config="my config.yaml")
+
+
+def test_the_script_in_the_repository_is_the_one_that_is_rendered() -> None:
+    rendered = training_script(TrainSite(), name="gpt2_zh", config="configs/train/gpt2_zh.yaml")
+    assert (ROOT / "slurm" / "train_gpt2_zh.sbatch").read_text(encoding="utf-8") == rendered
+
+
+def test_what_the_site_says_is_asked_for() -> None:
+    lines = script(
+        partition="gpu", account="nlp", exclude="node17", nodes=4, processes_per_node=8, gpus_per_node=8,
+        memory="200GiB", notice_seconds=300, options={"exclusive": True, "nice": "10", "overcommit": False},
+        setup=["module load cuda"], python="/opt/py/bin/python",
+    ).splitlines()  # fmt: skip
+    asked = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+    assert {
+        "partition=gpu", "account=nlp", "exclude=node17", "nodes=4", "ntasks-per-node=8", "gpus-per-node=8",
+        "mem=204800M", "signal=B:USR2@300", "exclusive", "nice=10", "requeue", "open-mode=append",
+    } <= asked  # fmt: skip
+    assert not any("overcommit" in option or "qos" in option for option in asked)
+    assert "module load cuda" in lines
+    assert "config='my config.yaml'" in lines
+
+
+@pytest.mark.parametrize("restarts", ["", "3", "17"])
+def test_bash_and_python_agree_on_the_port(restarts: str) -> None:
+    lines = [line for line in script().splitlines() if line.startswith("MASTER_PORT=$((12000")]
+    environ = {"SLURM_JOB_ID": "3297642", **({"SLURM_RESTART_COUNT": restarts} if restarts else {})}
+    done = subprocess.run(
+        ["bash", "-c", f"{lines[0]}; echo $MASTER_PORT"], env=environ, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == rendezvous_port(environ)
+
+
+def run_with(tmp_path: Path, srun: str) -> tuple[int, str, list[str]]:
+    """Run the script with stand-ins for Slurm's two commands; its exit code, its output, and what was requeued."""
+    bin_folder, requeued = tmp_path / "bin", tmp_path / "requeued"
+    bin_folder.mkdir()
+    for name, body in (("srun", srun), ("scontrol", f'echo "$@" >> {requeued}')):
+        (bin_folder / name).write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
+        (bin_folder / name).chmod(0o755)
+    process = subprocess.Popen(
+        ["bash", "-s", "--", "--set", "steps=5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={"PATH": f"{bin_folder}:/usr/bin:/bin", "SLURM_JOB_ID": "12"},
+        cwd=tmp_path,
+    )  # fmt: skip
+    output, _ = process.communicate(script(), timeout=20)
+    return process.returncode, output, requeued.read_text().splitlines() if requeued.exists() else []
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, []), (1, []), (2, []), (75, ["requeue 12"]), (143, [])])
+def test_only_a_saved_stop_is_requeued(tmp_path: Path, code: int, requeued: list[str]) -> None:
+    assert run_with(tmp_path, f"exit {code}")[::2] == (code, requeued)
+
+
+def test_notice_is_passed_on_and_waited_for(tmp_path: Path) -> None:
+    """The step saves for a while after the notice, and a second notice does not end the wait either."""
+    step = "trap 'seen=1' USR2; kill -USR2 $PPID; while [ -z \"${seen:-}\" ]; do sleep 0.05; done; kill -USR2 $PPID; " \
+           "sleep 0.3; touch saved; exit 75"  # fmt: skip
+    code, output, requeued = run_with(tmp_path, step)
+    assert (code, requeued) == (75, ["requeue 12"])
+    assert (tmp_path / "saved").exists()
+    assert "job 12, attempt 0: exit code 75, after notice" in output
+
+
+def test_a_step_that_the_notice_killed_while_it_started_is_requeued(tmp_path: Path) -> None:
+    code, _, requeued = run_with(tmp_path, "kill -USR2 $PPID; sleep 5")
+    assert (code, requeued) == (140, ["requeue 12"])
+
+
+def test_a_job_that_ends_well_in_spite_of_the_notice_is_done(tmp_path: Path) -> None:
+    step = "trap : USR2; kill -USR2 $PPID; sleep 0.3; exit 0"
+    assert run_with(tmp_path, step)[::2] == (0, [])
+
+
+def test_arguments_reach_training_and_cpu_is_chosen_only_without_gpus(tmp_path: Path) -> None:
+    _, output, _ = run_with(tmp_path, 'echo "cpu=$ACCELERATE_USE_CPU"; printf "<%s>" "$@"')
+    assert "cpu=true" in output
+    assert "<--kill-on-bad-exit=1><python><-m><lmbatch.train><--config><my config.yaml><--set><steps=5>" in output
