@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lmbatch.config.base import Bytes, Section, operational
 from lmbatch.config.cleaning import CleaningConfig
@@ -85,6 +85,20 @@ class BudgetConfig(Section):
     max_quarantined_records: int = Field(100, ge=0, description="This many are always allowed.")
 
 
+class ReportConfig(Section):
+    """What tasks note for `lmbatch report`."""
+
+    samples_per_reason: int = Field(
+        3, ge=0, le=100, description="Records that each task keeps an excerpt of, for each reason to drop, quarantine "
+        "or change one, and of those that are kept; personal data that cleaning takes out is in none. 0: no excerpts."
+    )  # fmt: skip
+    sample_characters: int = Field(300, gt=0, le=10_000, description="Length of such an excerpt.")
+    source_field: str | None = Field(
+        None, description="Field by whose values the report counts documents and tokens (WuDao: dataType); one of "
+        "corpus.metadata_fields."
+    )  # fmt: skip
+
+
 class PreprocessConfig(Section):
     """A corpus config: `lmbatch preprocess --config configs/corpora/NAME.yaml`."""
 
@@ -95,6 +109,7 @@ class PreprocessConfig(Section):
     shards: ShardsConfig = ShardsConfig()
     tasks: TasksConfig = TasksConfig()
     budget: BudgetConfig = operational(BudgetConfig(), description="Error budget.")
+    report: ReportConfig = operational(ReportConfig(), description="What is noted for the report.")
     store: str = operational(
         "", description="Where shards and receipts go (file:// or s3://); empty: data/shards/NAME under the "
         "current folder (STORE= and --store override it)."
@@ -107,3 +122,10 @@ class PreprocessConfig(Section):
         None, description="Local folder for shards on their way to the store; default: the system's temporary folder."
     )
     jobs: str = operational("data/jobs", description="Folder for the logs and job files of preprocessing.")
+
+    @model_validator(mode="after")
+    def _source_field_is_read(self) -> PreprocessConfig:
+        field = self.report.source_field
+        if field is not None and field not in self.corpus.metadata_fields:
+            raise ValueError(f"report.source_field: {field!r} must be one of corpus.metadata_fields")
+        return self

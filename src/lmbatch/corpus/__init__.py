@@ -19,7 +19,7 @@ json_array (boundaries, json_head, json_scanner, json_careful), lines, csv_rows,
 format each; demo fetches the demo corpus.
 """
 
-from lmbatch.corpus.cleaning import Cleaner, build_cleaner, cleaning_libraries
+from lmbatch.corpus.cleaning import Cleaner, Redactor, build_cleaner, build_redactor, cleaning_libraries
 from lmbatch.corpus.document import Document, Record, Rejected
 from lmbatch.corpus.identity import split_of
 from lmbatch.corpus.inputs import InputFile, list_inputs
@@ -36,9 +36,11 @@ __all__ = [
     "InputFile",
     "Piece",
     "Record",
+    "Redactor",
     "Rejected",
     "Seen",
     "build_cleaner",
+    "build_redactor",
     "bytes_behind",
     "cleaning_libraries",
     "list_inputs",

@@ -13,6 +13,7 @@ from lmbatch.corpus import Document, Piece, Rejected, Seen, build_cleaner, read_
 from lmbatch.errors import TaskError
 from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.plan import Plan, Task
+from lmbatch.preprocess.profile import Profiler
 from lmbatch.shards import ShardWriter, WrittenShard
 from lmbatch.store import FileEntry, Ledger, PieceReceipt, ShardEntry, Split, Store
 from lmbatch.tokens import Encoder
@@ -44,6 +45,7 @@ class _Pending:
     piece: int
     split: Split
     size: int
+    before: str | None  # its text before cleaning, if it may be shown
 
 
 class Pipeline:
@@ -61,6 +63,7 @@ class Pipeline:
         self._parts: dict[Split, int] = {}
         self._quarantine = folder / "quarantine.jsonl"
         self._clean = build_cleaner(plan.config.cleaning)
+        self._profile = Profiler(plan.config, task.id, [plan.files[piece.file].path for piece in task.pieces])
         self.seen: list[PieceReceipt] = []
         self.shards: list[ShardEntry] = []
 
@@ -102,9 +105,15 @@ class Pipeline:
         """Upload the list of quarantined records, if there are any."""
         if not self._quarantine.exists():
             return None
-        data = self._quarantine.read_bytes()
+        return self._store_beside("quarantine", "jsonl", self._quarantine.read_bytes())
+
+    def store_profile(self) -> FileEntry:
+        """Upload what the report will need of this task."""
+        return self._store_beside("profiles", "json", self._profile.finish().model_dump_json().encode() + b"\n")
+
+    def _store_beside(self, folder: str, kind: str, data: bytes) -> FileEntry:
         digest = hashlib.sha256(data).hexdigest()
-        entry = FileEntry(key=f"quarantine/{self._task.id}-{digest[:12]}.jsonl", size=len(data), sha256=digest)
+        entry = FileEntry(key=f"{folder}/{self._task.id}-{digest[:12]}.{kind}", size=len(data), sha256=digest)
         self._store.put(entry.key, data)
         return entry
 
@@ -116,11 +125,13 @@ class Pipeline:
             self._live.reads(piece, file.probe, seen)
             for record in read_piece(self._raw, self._plan.config.corpus, piece, file.probe, seen):
                 kept = self._clean(record) if isinstance(record, Document) else record
-                if isinstance(kept, Document):
-                    split = split_of(kept, self._plan.config.split)
-                    yield _Pending(kept, number, split, len(kept.text.encode()))
-                else:
+                if isinstance(kept, Rejected):
+                    self._profile.rejected(record, kept)
                     self._reject(kept)
+                elif isinstance(record, Document):
+                    split = split_of(kept, self._plan.config.split)
+                    before = self._profile.before(record, kept)
+                    yield _Pending(kept, number, split, len(kept.text.encode()), before)
             self.seen.append(
                 PieceReceipt(
                     path=file.path,
@@ -157,6 +168,9 @@ class Pipeline:
                 text_bytes=pending.size,
             )
             self._counts.add(self._counts.documents, pending.split)
+            self._profile.written(
+                pending.document, pending.split, tokens=len(ids), text_bytes=pending.size, before=pending.before
+            )
             for rule in pending.document.changed:
                 self._counts.add(self._counts.changed, rule)
         open_tokens = sum(writer.tokens for writer in self._writers.values())

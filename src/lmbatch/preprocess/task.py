@@ -66,6 +66,7 @@ def _attempt(
             pieces=tuple(pipeline.seen),
             shards=tuple(sorted(pipeline.shards, key=lambda shard: shard.split)),
             quarantine=pipeline.store_quarantine(),
+            profile=pipeline.store_profile(),
             ledger=pipeline.ledger(),
             seconds=time.monotonic() - clock,
             cpu_seconds=time.process_time() - cpu,

@@ -62,7 +62,7 @@ class StoreReport:
 
 
 def verify_store(store: Store, *, workers: int = 4, progress: Progress | None = None) -> StoreReport:
-    """Check every receipt, shard, quarantine list, the tokenizer and the manifest.
+    """Check every receipt, shard, quarantine list and profile, the tokenizer and the manifest.
 
     Raises ObjectNotFoundError or PlanError only where there is no plan to check against; everything else is a
     problem in the report.
@@ -92,8 +92,11 @@ def verify_store(store: Store, *, workers: int = 4, progress: Progress | None = 
 def _files(receipt: Receipt) -> Iterator[FileEntry]:
     for shard in receipt.shards:
         yield from (shard.bin, shard.idx, shard.docs)
-    if receipt.quarantine is not None:
-        yield receipt.quarantine
+    yield from _beside(receipt)
+
+
+def _beside(receipt: Receipt) -> Iterator[FileEntry]:
+    yield from (entry for entry in (receipt.quarantine, receipt.profile) if entry is not None)
 
 
 def _check_task(store: Store, plan: Plan, task: Task) -> tuple[Task, Receipt | None, list[str]]:
@@ -110,8 +113,8 @@ def _check_task(store: Store, plan: Plan, task: Task) -> tuple[Task, Receipt | N
     facts = plan.tokenizer
     for shard in receipt.shards:
         problems += verify_shard(store, shard, dtype=plan.dtype, largest_id=facts.largest_id, eod_id=facts.eod_id)
-    if receipt.quarantine is not None:
-        problems += _check_file(store, receipt.quarantine)
+    for entry in _beside(receipt):
+        problems += _check_file(store, entry)
     return task, receipt, problems
 
 

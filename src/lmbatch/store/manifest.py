@@ -122,6 +122,7 @@ class Receipt(Section):
     pieces: tuple[PieceReceipt, ...]
     shards: tuple[ShardEntry, ...]
     quarantine: FileEntry | None = None
+    profile: FileEntry | None = None  # lengths, sources and samples for the report; None in older receipts
     ledger: Ledger
     seconds: float = Field(ge=0)
     cpu_seconds: float = Field(ge=0)

@@ -42,7 +42,7 @@ def test_a_whole_store_is_right(store: Store) -> None:
     assert report.right, report.problems
     assert report.tasks == len(load_plan(store).tasks)
     assert report.bytes_read == sum(
-        info.size for info in store.list() if info.key.startswith(("shards/", "quarantine/"))
+        info.size for info in store.list() if info.key.startswith(("shards/", "quarantine/", "profiles/"))
     )
 
 

@@ -10,9 +10,10 @@
 
 ``preprocess`` calls it for every document of a task, ``tokens`` for the sample that a tokenizer is trained on.
 A transformation is a pure function str → str, a filter one from a measured text to a complaint or None; ``build``
-holds the two tables that show their order.
+holds the two tables that show their order. ``redact`` makes texts fit to be shown before they were cleaned.
 """
 
 from lmbatch.corpus.cleaning.build import Cleaner, build_cleaner, cleaning_libraries
+from lmbatch.corpus.cleaning.redact import Redactor, build_redactor
 
-__all__ = ["Cleaner", "build_cleaner", "cleaning_libraries"]
+__all__ = ["Cleaner", "Redactor", "build_cleaner", "build_redactor", "cleaning_libraries"]

@@ -18,7 +18,8 @@ from lmbatch.corpus.document import Document, Rejected
 Cleaner = Callable[[Document], Document | Rejected]
 
 _ROUNDS = 8
-_EXCERPT = 100
+_EXCERPT = 300
+_OFF = CleaningRules()
 
 # Markup goes first, since entities may stand for anything that the others look for. E-mail addresses go before the
 # telephone numbers that they may hold. The title comes last (see _Cleaner): it is compared after the same cleaning.
@@ -54,13 +55,9 @@ def build_cleaner(config: CleaningConfig) -> Cleaner:
     A document that no rule changes comes back as the same object; a changed one names the rules in ``changed``.
     Raises ConfigError if a rule's library is not installed or the file of blocked words is not the one of the config.
     """
-    rules, off = config.rules(), CleaningRules()
-
-    def is_on(name: str) -> bool:
-        return bool(getattr(rules, name) != getattr(off, name))
-
-    steps = [(name, make(getattr(rules, name))) for name, make in TRANSFORMATIONS if is_on(name)]
-    filters = [(reason, make(getattr(rules, name))) for name, reason, make in FILTERS if is_on(name)]
+    rules = config.rules()
+    steps = transformations(config)
+    filters = [(reason, make(getattr(rules, name))) for name, reason, make in FILTERS if _is_on(rules, name)]
     filters += _filters_by_list(config)
     if not steps and not filters and not rules.title:
         return lambda document: document
@@ -81,6 +78,19 @@ def cleaning_libraries(config: CleaningConfig) -> dict[str, str]:
     if config.languages:
         found["py3langid"] = metadata.version("py3langid")
     return found
+
+
+def transformations(config: CleaningConfig) -> list[Step]:
+    """The rules that change texts and are switched on, by name and in order; the title's is not among them.
+
+    Raises ConfigError if a rule's library is not installed.
+    """
+    rules = config.rules()
+    return [(name, make(getattr(rules, name))) for name, make in TRANSFORMATIONS if _is_on(rules, name)]
+
+
+def _is_on(rules: CleaningRules, name: str) -> bool:
+    return bool(getattr(rules, name) != getattr(_OFF, name))
 
 
 def _filters_by_list(config: CleaningConfig) -> list[tuple[str, Filter]]:

@@ -1,0 +1,136 @@
+"""The notes of a task while it runs."""
+
+from __future__ import annotations
+
+import re
+
+from lmbatch.config import PreprocessConfig
+from lmbatch.corpus import Document, Rejected, build_redactor
+from lmbatch.preprocess.profile.histogram import count_into
+from lmbatch.preprocess.profile.samples import Reservoir, draw_of, excerpt, excerpts
+from lmbatch.preprocess.profile.schema import Sample, SampleKind, TaskProfile
+from lmbatch.preprocess.profile.sources import Tally, ValueTallies, folder_depth, name_at
+from lmbatch.store import Split
+
+MOST_SOURCES = 256  # names of a task's profile; with more files than that it names folders
+
+# An excerpt that was cut may end in a piece of a number or address, which no rule recognises any more.
+_CUT_NUMBER = re.compile(r"[0-9()（）+ -]*[!-~]{0,64}\Z")
+_WITHHELD = "(not shown: it holds personal data that cleaning takes out)"
+
+
+class Profiler:
+    """Takes note of every record of a task; see ``TaskProfile`` for what comes of it.
+
+    ``paths`` are the task's input files. A few microseconds a document, and memory for the samples alone.
+    """
+
+    def __init__(self, config: PreprocessConfig, task: str, paths: list[str]) -> None:
+        self._task, self._size = task, config.report.sample_characters
+        self._redact = build_redactor(config.cleaning)
+        self._samples = Reservoir(config.report.samples_per_reason)
+        self._depth = folder_depth(paths, MOST_SOURCES)
+        self._sources: dict[str, Tally] = {}
+        self._values = ValueTallies(config.report.source_field)
+        self._tokens: dict[Split, dict[int, int]] = {}
+        self._characters: dict[Split, dict[int, int]] = {}
+
+    def rejected(self, record: Document | Rejected, why: Rejected) -> None:
+        """A record was dropped or quarantined; ``record`` is what the reader gave."""
+        kind: SampleKind = "dropped" if why.dropped else "quarantined"
+        tallies = [self._source(why.path)]
+        if isinstance(record, Document):
+            tallies.append(self._values.of(record.metadata))
+        elif self._values.name is not None:
+            tallies.append(self._values.without)
+        for tally in tallies:
+            setattr(tally, kind, getattr(tally, kind) + 1)
+        draw = self._samples.draw((kind, why.reason), draw_of(why.path, why.position))
+        if draw is not None:
+            self._samples.add(self._sample_of(why, kind, draw))
+
+    def before(self, record: Document, cleaned: Document) -> str | None:
+        """The text of ``record`` without personal data, if the cleaned document may become a sample of a change.
+
+        To be given to ``written`` later, so that not every text must be kept until then.
+        """
+        if not cleaned.changed:
+            return None
+        place = draw_of(record.path, record.position)
+        wanted = any(self._samples.draw(("changed", rule), place) is not None for rule in cleaned.changed)
+        return self._redact(record.text) if wanted else None
+
+    def written(self, document: Document, split: Split, *, tokens: int, text_bytes: int, before: str | None) -> None:
+        """A document was written: ``tokens`` with EOD, ``text_bytes`` of UTF-8."""
+        count_into(self._tokens.setdefault(split, {}), tokens)
+        count_into(self._characters.setdefault(split, {}), len(document.text))
+        for tally in (self._source(document.path), self._values.of(document.metadata)):
+            tally.documents += 1
+            tally.tokens += tokens
+            tally.text_bytes += text_bytes
+        place = draw_of(document.path, document.position)
+        kept = self._samples.draw(("kept", ""), place)
+        if kept is not None:
+            self._samples.add(self._sample(document, "kept", "", kept, tokens, None))
+        for rule in document.changed:
+            changed = self._samples.draw(("changed", rule), place)
+            if changed is not None:
+                self._samples.add(self._sample(document, "changed", rule, changed, tokens, before))
+
+    def finish(self) -> TaskProfile:
+        """Everything, in a fixed order."""
+        values, other = self._values.stored()
+        return TaskProfile(
+            task=self._task,
+            tokens={split: dict(sorted(found.items())) for split, found in sorted(self._tokens.items())},
+            characters={split: dict(sorted(found.items())) for split, found in sorted(self._characters.items())},
+            sources={name: tally.counts() for name, tally in sorted(self._sources.items())},
+            values=values,
+            other_values=other,
+            without_value=self._values.without.counts(),
+            samples=tuple(self._samples),
+        )
+
+    def _source(self, path: str) -> Tally:
+        name = name_at(path, self._depth)
+        found = self._sources.get(name)
+        if found is None:
+            found = self._sources[name] = Tally()
+        return found
+
+    def _sample(
+        self, document: Document, kind: SampleKind, reason: str, draw: int, tokens: int, before: str | None
+    ) -> Sample:
+        if before is None:
+            earlier, text = None, excerpt(document.text, self._size)
+        else:
+            earlier, text = excerpts(before, document.text, self._size)
+        return Sample(
+            kind=kind,
+            reason=reason,
+            draw=draw,
+            path=document.path,
+            position=document.position,
+            text=text,
+            before=earlier,
+            tokens=tokens,
+        )
+
+    def _sample_of(self, why: Rejected, kind: SampleKind, draw: int) -> Sample:
+        return Sample(
+            kind=kind,
+            reason=why.reason,
+            draw=draw,
+            path=why.path,
+            position=why.position,
+            text=self._shown(why),
+            detail=excerpt(self._redact(why.detail) or "", self._size),
+        )
+
+    def _shown(self, why: Rejected) -> str:
+        found = self._redact(why.excerpt)
+        if found is None:
+            return _WITHHELD
+        if self._redact.active and why.length > len(why.excerpt.encode("utf-8", "surrogatepass")):
+            found = _CUT_NUMBER.sub("…", found, count=1)
+        return excerpt(found, self._size)
