@@ -25,7 +25,9 @@ def test_the_receipts_of_a_process_add_up_to_its_traffic(base: Path) -> None:
     config = config_for(base)
     store = prepare(config)[0]
     plan = load_plan(store)
-    failures = TaskBatch(store.uri, tuple(task.id for task in plan.tasks), str(base / "spool")).run()
+    failures = TaskBatch(
+        store.uri, tuple(task.id for task in plan.tasks), str(base / "spool"), heartbeat_seconds=0
+    ).run()
     assert failures == {}
     receipts = list(read_receipts(store, plan.tasks).values())
     traffic = sum((receipt.traffic or Traffic() for receipt in receipts), Traffic())
