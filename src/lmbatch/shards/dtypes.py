@@ -14,6 +14,7 @@ DtypeName = Literal["uint16", "int32"]
 TokenArray = np.ndarray[tuple[int], np.dtype[Any]]
 
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType({"uint16": np.dtype("<u2"), "int32": np.dtype("<i4")})
+_LARGEST = {name: int(np.iinfo(dtype).max) for name, dtype in DTYPES.items()}
 
 
 def dtype_for(largest_id: int) -> DtypeName:
@@ -45,10 +46,18 @@ def as_tokens(ids: Sequence[int] | np.ndarray[Any, Any], dtype: str, document: s
             f"{document}: token ids of shape {array.shape}; a document is a list of one id or more, EOD at its end",
             remedy="end every document with EOD before it is appended",
         )
-    largest = int(np.iinfo(_known(dtype)).max)
-    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > largest:
+    target, largest = _known(dtype), _LARGEST[dtype]
+    if not _fits(array, target, largest):
         _refuse(array.tolist(), dtype, largest, document)
-    return array.astype(DTYPES[dtype], copy=False)
+    return array.astype(target, copy=False)
+
+
+def _fits(array: np.ndarray[Any, Any], target: np.dtype[Any], largest: int) -> bool:
+    """Are these integers from 0 to ``largest``? Asked for every document, so nothing is computed that is known."""
+    kind = array.dtype.kind
+    if kind == "u":
+        return array.dtype == target or bool(np.maximum.reduce(array) <= largest)
+    return kind == "i" and bool(np.maximum.reduce(array) <= largest and np.minimum.reduce(array) >= 0)
 
 
 def _refuse(ids: list[Any], dtype: str, largest: int, document: str) -> None:

@@ -29,8 +29,9 @@ class HashingFile:
         self.size = 0
         self._hash = hashlib.sha256()
         self._discarded = False
+        self._waiting = bytearray()
         with store_errors("write", str(path)):
-            self._file = path.open("wb", buffering=_BUFFER)
+            self._file = path.open("wb", buffering=0)
 
     @property
     def closed(self) -> bool:
@@ -38,20 +39,32 @@ class HashingFile:
         return self._file.closed
 
     def write(self, data: bytes | memoryview) -> int:
-        """Appends ``data``, or forgets it after discard(). Raises StoreFullError, or another StoreError."""
-        if self._discarded:
-            return len(data)
-        with store_errors("write", str(self.path)):
-            self._file.write(data)
-        self._hash.update(data)
-        self.size += len(data)
+        """Appends ``data``, or forgets it after discard(). Raises StoreFullError, or another StoreError.
+
+        An error may be about what was written before, which had waited for its neighbours.
+        """
+        if not self._discarded:
+            self._waiting += data
+            if len(self._waiting) >= _BUFFER:
+                self._pass_on()
         return len(data)
 
     def flush(self) -> None:
         """Nothing: commit() flushes, and nobody reads before."""
 
+    def _pass_on(self) -> None:
+        """Hash and write what waits, many documents in one call."""
+        data, self._waiting = self._waiting, bytearray()
+        self._hash.update(data)
+        self.size += len(data)
+        with store_errors("write", str(self.path)), memoryview(data) as rest:
+            written = 0
+            while written < len(rest):
+                written += self._file.write(rest[written:])
+
     def commit(self) -> FileFacts:
         """Closes the file after its bytes have reached the disk."""
+        self._pass_on()
         with store_errors("write", str(self.path)):
             sync(self._file)
             self._file.close()

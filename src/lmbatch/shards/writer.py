@@ -68,6 +68,7 @@ class ShardWriter:
         self._text_bytes = 0
         self._failed = False
         self._files = {kind: HashingFile(folder / f"{stem}.{kind}") for kind in ("bin", "idx", "docs.parquet")}
+        self._bin = self._files["bin"]
         self._rows = DocsWriter(self._files["docs.parquet"])
 
     @property
@@ -110,7 +111,7 @@ class ShardWriter:
                 f"{name}: {len(tokens)} tokens, more than an index can say", remedy="lower max_record_bytes"
             )
         with self._fails_for_good():
-            self._files["bin"].write(tokens.tobytes())
+            self._bin.write(tokens.data)
             self._rows.append(piece=piece, position=position, id=id, tokens=len(tokens))
         self._lengths.append(len(tokens))
         self._tokens += len(tokens)
