@@ -43,7 +43,29 @@ MEAN_CHARACTERS = 1_217  # 72 G characters in 59,132,213 documents
 LONGEST_CHARACTERS = 8_000
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _LONG_LINE = 16
-_BLOCKS = frozenset("p div li br tr h1 h2 h3 h4 h5 h6 pre dt dd section article title table blockquote".split())
+_BLOCKS = frozenset(
+    [
+        "p",
+        "div",
+        "li",
+        "br",
+        "tr",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "pre",
+        "dt",
+        "dd",
+        "section",
+        "article",
+        "title",
+        "table",
+        "blockquote",
+    ]
+)
 _SILENT = frozenset(("script", "style", "nav", "head"))
 _CHINESE_PAGE = re.compile(r"zh[-_]cn|/zh/|\.zh\.html", re.IGNORECASE)
 _MACRO = re.compile(r'^[.\'](?:\\"|[A-Za-z]{1,4}\b)[ \t]*')
@@ -200,7 +222,8 @@ def _manuals(package: Path) -> Iterator[Text]:
             if member.name.endswith(".html") and _CHINESE_PAGE.search(member.name):
                 yield Text("手册", member.name, _text_of_page(data.read().decode(errors="replace")))
             elif "/man/zh_CN/" in member.name and member.name.endswith(".gz"):
-                yield Text("手册", member.name, _text_of_manual_page(gzip.decompress(data.read()).decode(errors="replace")))
+                source = gzip.decompress(data.read()).decode(errors="replace")
+                yield Text("手册", member.name, _text_of_manual_page(source))
 
 
 def _text_of_manual_page(source: str) -> str:
