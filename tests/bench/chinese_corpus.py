@@ -1,6 +1,6 @@
 """Real Chinese text of about 100 MB, in WuDao's shape, out of packages that can be fetched by name.
 
-Modern: statutes, the documentation of an API, manuals and help pages, manual pages. Classical: poems, lyrics, plays (made
+Modern: statutes, the documentation of an API, manuals, help and manual pages. Classical: poems, lyrics, plays (made
 Simplified with OpenCC) and a novel. No line of 16 characters or more stands in it twice. Poems of one author follow one
 another up to WuDao's mean length; long pages are cut at line ends.
 """
