@@ -19,6 +19,7 @@ from lmbatch.cli.common import (
 )
 from lmbatch.config import PreprocessConfig, SiteConfig, load_config
 from lmbatch.launch import Backend, LocalBackend, PreprocessResult, Progress, SlurmBackend, run_preprocess
+from lmbatch.store import SPLITS, TokenLedger
 
 EPILOG = """\b
 Examples:
@@ -90,13 +91,16 @@ def overrides(raw: str | None, store: str | None, tokenizer: str | None) -> list
 def as_dict(result: PreprocessResult) -> dict[str, object]:
     """For ``--json``."""
     manifest = result.manifest
+    tokens = manifest.ledger.tokens
     return {
         "manifest": f"{result.store}/manifest.json",
         "digest": manifest.digest,
         "tasks": result.tasks,
         "tasks_done_now": result.tasks_done,
         "shards": len(manifest.shards),
-        "tokens": {split: manifest.tokens(split) for split in ("train", "validation")},
+        "tokens": {split: manifest.tokens(split) for split in SPLITS},
+        "sequences": {split: manifest.sequences(split) for split in SPLITS},
+        "share_thrown_away": tokens.share_lost if tokens is not None else 0.0,
         "ledger": manifest.ledger.model_dump(),
         "input_bytes": result.input_bytes,
         "seconds": result.seconds,
@@ -114,13 +118,24 @@ def print_result(result: PreprocessResult) -> None:
     click.echo(f"          + {ledger.records_quarantined:,} quarantined {reasons(ledger.quarantined)}".rstrip())
     if ledger.changed:
         click.echo(f"changed   documents by rule {reasons(ledger.changed)}")
-    tokens = ", ".join(f"{manifest.tokens(split):,} {split}" for split in ("train", "validation"))
+    tokens = ", ".join(f"{manifest.tokens(split):,} {split}" for split in SPLITS)
     click.echo(f"tokens    {tokens} ({manifest.dtype}), in {len(manifest.shards)} shards")
+    if ledger.tokens is not None:
+        click.echo(f"          {thrown_away(ledger.tokens)}")
+        click.echo(f"examples  {', '.join(f'{manifest.sequences(split):,} {split}' for split in SPLITS)}")
     click.echo(
         f"work      {result.tasks_done} of {result.tasks} tasks done now, {human_bytes(result.input_bytes)} of input, "
         f"{human_seconds(result.seconds)}; a worker's peak memory {human_bytes(result.peak_memory_bytes)}"
     )
     click.echo(f"manifest: {result.store}/{Path('manifest.json')} digest: {manifest.digest}")
+
+
+def thrown_away(tokens: TokenLedger) -> str:
+    """How many tokens cutting cost, by reason, with their share."""
+    return (
+        f"{tokens.encoded:,} encoded + {tokens.eod:,} EOD, {tokens.lost:,} thrown away "
+        f"({tokens.share_lost:.2%}) {reasons(tokens.thrown_away)}"
+    ).rstrip()
 
 
 def reasons(counts: dict[str, int]) -> str:

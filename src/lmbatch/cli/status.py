@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lmbatch.cli.common import human_bytes, human_seconds, json_option, print_json, print_table
-from lmbatch.cli.preprocess import reasons
+from lmbatch.cli.preprocess import reasons, thrown_away
 from lmbatch.report import RunStatus, StoreStatus, run_status, store_status
 from lmbatch.store import open_store
 
@@ -76,4 +76,6 @@ def print_store(status: StoreStatus) -> None:
     click.echo(" + ".join(parts))
     if ledger.changed:
         click.echo(f"changed by cleaning {reasons(ledger.changed)}")
+    if ledger.tokens is not None:
+        click.echo(f"tokens {thrown_away(ledger.tokens)}")
     click.echo(f"manifest: {status.digest or 'not written yet'}")

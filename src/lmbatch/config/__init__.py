@@ -13,6 +13,7 @@
 Everything may import this package; it imports only ``errors``.
 """
 
+from lmbatch.config.chunking import ChunkingConfig, ChunkingMode
 from lmbatch.config.cleaning import CleaningConfig, CleaningRules
 from lmbatch.config.fingerprint import differences, fingerprint, identity
 from lmbatch.config.load import dump_yaml, load_config
@@ -47,6 +48,8 @@ __all__ = [
     "BatchConfig",
     "BudgetConfig",
     "CacheConfig",
+    "ChunkingConfig",
+    "ChunkingMode",
     "CleaningConfig",
     "CleaningRules",
     "CorpusConfig",

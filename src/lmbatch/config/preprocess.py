@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lmbatch.config.base import Bytes, Section, operational
+from lmbatch.config.base import Bytes, Section, added, operational
+from lmbatch.config.chunking import ChunkingConfig
 from lmbatch.config.cleaning import CleaningConfig
 
 Format = Literal["json_array", "json_lines", "csv", "txt_lines", "txt_files", "parquet", "dataset"]
@@ -105,6 +106,9 @@ class PreprocessConfig(Section):
     corpus: CorpusConfig
     cleaning: CleaningConfig = CleaningConfig()
     tokenizer: TokenizerRef
+    chunking: ChunkingConfig | None = added(
+        None, description="How documents become examples (mode, length); without it they are packed."
+    )
     split: SplitConfig = SplitConfig()
     shards: ShardsConfig = ShardsConfig()
     tasks: TasksConfig = TasksConfig()
@@ -122,6 +126,12 @@ class PreprocessConfig(Section):
         None, description="Local folder for shards on their way to the store; default: the system's temporary folder."
     )
     jobs: str = operational("data/jobs", description="Folder for the logs and job files of preprocessing.")
+
+    @field_validator("chunking")
+    @classmethod
+    def _packed_is_the_default(cls, value: ChunkingConfig | None) -> ChunkingConfig | None:
+        # One spelling for one result, so that both have the same fingerprint.
+        return None if value is not None and value.mode == "packed" else value
 
     @model_validator(mode="after")
     def _source_field_is_read(self) -> PreprocessConfig:

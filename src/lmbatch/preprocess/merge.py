@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from lmbatch.config import fingerprint
 from lmbatch.errors import CorpusError, ErrorBudgetError, ObjectNotFoundError, PlanError
+from lmbatch.preprocess.pipeline import token_problem
 from lmbatch.preprocess.plan import Plan, PlannedFile, Task
 from lmbatch.preprocess.task import receipt_key
 from lmbatch.store import (
@@ -44,8 +45,8 @@ def merge(store: Store, plan: Plan) -> Manifest:
     """Build the manifest and write it, last of all.
 
     Raises PlanError if a receipt is missing or belongs to another plan, CorpusError if two pieces of a file do not
-    meet or nothing is left to train on, ErrorBudgetError if too much was quarantined, StoreError if another manifest
-    is there.
+    meet, tokens are unaccounted for or nothing is left to train on, ErrorBudgetError if too much was quarantined,
+    StoreError if another manifest is there.
     """
     manifest = build_manifest(plan, read_receipts(store, plan.tasks))
     if not store.publish(MANIFEST_KEY, to_json(manifest)):
@@ -67,6 +68,7 @@ def build_manifest(plan: Plan, receipts: dict[str, Receipt]) -> Manifest:
             "the input was not read without gaps: " + "; ".join(problems[:3]),
             remedy="set corpus.splittable to false and preprocess into another store",
         )
+    check_tokens(plan, ordered)
     check_budget(plan, ordered)
     ledger = Ledger.total(receipt.ledger for receipt in ordered)
     shards = tuple(shard for receipt in ordered for shard in receipt.shards if shard.documents)
@@ -75,6 +77,7 @@ def build_manifest(plan: Plan, receipts: dict[str, Receipt]) -> Manifest:
         config=fingerprint(plan.config),
         dtype="uint16" if plan.dtype == "uint16" else "int32",
         tokenizer=plan.tokenizer,
+        chunking=plan.config.chunking,
         shards=shards,
         ledger=ledger,
     ).sealed()
@@ -132,6 +135,19 @@ def _gaps(file: PlannedFile, pieces: Sequence[PieceReceipt]) -> list[str]:
     if not pieces or pieces[0].start != 0:
         problems.append(f"{file.path}: its beginning belongs to no task")
     return problems
+
+
+def check_tokens(plan: Plan, receipts: Iterable[Receipt]) -> None:
+    """Raises CorpusError if a task's tokens were neither written nor thrown away by name."""
+    for receipt in receipts:
+        problem = token_problem(receipt.ledger, receipt.shards)
+        if plan.config.chunking is not None and receipt.ledger.tokens is None:
+            problem = "does not tell what became of the tokens"
+        if problem is not None:
+            raise CorpusError(
+                f"{receipt_key(receipt.task)}: {problem}",
+                remedy="the receipt is damaged: run `lmbatch repair` on the store",
+            )
 
 
 def check_budget(plan: Plan, receipts: Sequence[Receipt]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lmbatch.corpus import Document, Piece, Rejected, Seen, build_cleaner, read_piece, split_of
 from lmbatch.errors import TaskError
+from lmbatch.preprocess.chunking import Chunker, Examples
 from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.plan import Plan, Task
 from lmbatch.preprocess.profile import Profiler
@@ -21,6 +22,7 @@ from lmbatch.tokens import Encoder
 # Text handed to the tokenizer at once: enough to amortise the call, little enough to bound memory.
 _BATCH_BYTES = 1 << 20
 _BATCH_DOCUMENTS = 512
+_EXCERPT_CHARACTERS = 300
 
 
 @dataclass
@@ -55,7 +57,8 @@ class Pipeline:
         self, store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, folder: Path, live: LiveTask
     ) -> None:
         self._store, self._raw, self._plan, self._task = store, raw, plan, task
-        self._encoder, self._folder = encoder, folder
+        self._folder = folder
+        self._chunker = Chunker(plan.config.chunking, encoder, plan.tokenizer.eod_id)
         self._counts = _Counts()
         self._live = live
         live.counts(self._counts)
@@ -92,7 +95,11 @@ class Pipeline:
             dropped=dict(sorted(counts.dropped.items())),
             quarantined=dict(sorted(counts.quarantined.items())),
             changed=dict(sorted(counts.changed.items())),
+            tokens=self._chunker.ledger(),
         )
+        problem = token_problem(ledger, self.shards)
+        if problem is not None:
+            raise TaskError(f"{self._task.id}: {problem}", remedy="this is a fault in lmbatch: please report it")
         if ledger.missing:
             raise TaskError(
                 f"{self._task.id}: {ledger.records} records were read, {ledger.records - ledger.missing} are accounted "
@@ -154,32 +161,52 @@ class Pipeline:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _write(self, batch: list[_Pending]) -> None:
-        encoded = self._encoder.encode([pending.document.text for pending in batch])
-        for pending, ids in zip(batch, encoded, strict=True):
-            writer = self._writer(pending.split)
-            if writer.documents and writer.bytes >= self._plan.config.shards.max_bytes:
-                self._finish(pending.split)
-                writer = self._writer(pending.split)
-            writer.append(
-                ids,
-                piece=pending.piece,
-                position=pending.document.position,
-                id=pending.document.id,
-                text_bytes=pending.size,
-            )
-            self._counts.add(self._counts.documents, pending.split)
-            self._profile.written(
-                pending.document, pending.split, tokens=len(ids), text_bytes=pending.size, before=pending.before
-            )
-            for rule in pending.document.changed:
-                self._counts.add(self._counts.changed, rule)
+        documents = self._chunker.examples([pending.document.text for pending in batch])
+        for pending, examples in zip(batch, documents, strict=True):
+            if len(examples.ids):
+                self._append(pending, examples)
+            else:
+                self._drop(pending.document, examples.encoded)
         open_tokens = sum(writer.tokens for writer in self._writers.values())
         self._live.tokens = open_tokens + sum(shard.tokens for shard in self.shards)
+
+    def _append(self, pending: _Pending, examples: Examples) -> None:
+        writer = self._writer(pending.split)
+        if writer.documents and writer.bytes >= self._plan.config.shards.max_bytes:
+            self._finish(pending.split)
+            writer = self._writer(pending.split)
+        tokens = len(examples.ids)
+        text_bytes = pending.size * examples.kept // examples.encoded
+        writer.append(
+            examples.ids,
+            piece=pending.piece,
+            position=pending.document.position,
+            id=pending.document.id,
+            text_bytes=text_bytes,
+            lengths=examples.lengths,
+        )
+        self._counts.add(self._counts.documents, pending.split)
+        self._profile.written(
+            pending.document, pending.split, tokens=tokens, text_bytes=text_bytes, before=pending.before
+        )
+        for rule in pending.document.changed:
+            self._counts.add(self._counts.changed, rule)
+
+    def _drop(self, document: Document, tokens: int) -> None:
+        """A document that gives no example is dropped by name, like one that a filter takes out."""
+        detail = f"{tokens} tokens give no example"
+        why = Rejected(
+            document.path, document.position, len(document.text.encode()), self._chunker.nothing_left, detail,
+            document.text[:_EXCERPT_CHARACTERS], dropped=True,
+        )  # fmt: skip
+        self._profile.rejected(document, why)
+        self._reject(why)
 
     def _writer(self, split: Split) -> ShardWriter:
         if split not in self._writers:
             part = self._parts.get(split, 0)
-            self._writers[split] = ShardWriter(self._folder, f"{split}-{part:02d}", self._plan.dtype)
+            stem = f"{split}-{part:02d}"
+            self._writers[split] = ShardWriter(self._folder, stem, self._plan.dtype, examples=self._chunker.cuts)
         return self._writers[split]
 
     def _finish(self, split: Split) -> None:
@@ -193,6 +220,17 @@ class Pipeline:
     def _abort(self) -> None:
         for writer in self._writers.values():
             writer.abort()
+
+
+def token_problem(ledger: Ledger, shards: Iterable[ShardEntry]) -> str | None:
+    """What contradicts that every encoded token was written or thrown away by name; None if nothing does."""
+    tokens, written = ledger.tokens, sum(shard.tokens for shard in shards)
+    if tokens is None or tokens.written == written:
+        return None
+    return (
+        f"{tokens.encoded} tokens were encoded, {tokens.eod} EODs added and {tokens.lost} thrown away, but "
+        f"{written} were written, not {tokens.written}"
+    )
 
 
 def _upload(store: Store, stem: str, split: Split, written: WrittenShard) -> ShardEntry:

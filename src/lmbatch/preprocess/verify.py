@@ -112,7 +112,14 @@ def _check_task(store: Store, plan: Plan, task: Task) -> tuple[Task, Receipt | N
     problems: list[str] = []
     facts = plan.tokenizer
     for shard in receipt.shards:
-        problems += verify_shard(store, shard, dtype=plan.dtype, largest_id=facts.largest_id, eod_id=facts.eod_id)
+        problems += verify_shard(
+            store,
+            shard,
+            dtype=plan.dtype,
+            largest_id=facts.largest_id,
+            eod_id=facts.eod_id,
+            chunking=plan.config.chunking,
+        )
     for entry in _beside(receipt):
         problems += _check_file(store, entry)
     return task, receipt, problems

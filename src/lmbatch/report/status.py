@@ -56,7 +56,9 @@ class StoreStatus:
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return asdict(self) | {"ledger": self.ledger.model_dump()}
+        tokens = self.ledger.tokens
+        share = tokens.share_lost if tokens is not None else 0.0
+        return asdict(self) | {"ledger": self.ledger.model_dump(), "share_thrown_away": share}
 
 
 def run_status(run: Path) -> RunStatus:

@@ -10,13 +10,14 @@
                    Shard.open               map_tokens             verify_shard ──▶ what is wrong, in sentences
                 (tools, tests)               (loader)             (preprocess, CLI)
 
-One document is one sequence and ends with EOD. Other trainers read the first two files as they are. This package
+One document is one sequence and ends with EOD, unless the corpus was cut into examples (config.ChunkingConfig): then
+it has one sequence or more. Other trainers read the first two files as they are. This package
 imports ``errors`` and ``store``.
 """
 
 from lmbatch.shards.docs import DocumentRow, read_rows
 from lmbatch.shards.dtypes import DTYPES, DtypeName, TokenArray, dtype_for
-from lmbatch.shards.index import ShardIndex, encode_index, parse_index
+from lmbatch.shards.index import ShardIndex, encode_index, map_index, parse_index
 from lmbatch.shards.reader import Shard, map_tokens
 from lmbatch.shards.verify import verify_shard
 from lmbatch.shards.writer import ShardWriter, WrittenShard
@@ -32,6 +33,7 @@ __all__ = [
     "WrittenShard",
     "dtype_for",
     "encode_index",
+    "map_index",
     "map_tokens",
     "parse_index",
     "read_rows",

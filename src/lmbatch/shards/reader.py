@@ -42,8 +42,17 @@ class Shard:
         return self.index.documents
 
     def document(self, number: int) -> TokenArray:
-        """The tokens of one document, EOD included: a view, not a copy. Raises IndexError."""
+        """The tokens of one document, over all its sequences, EOD included: a view, not a copy. Raises IndexError."""
         if not 0 <= number < len(self):
             raise IndexError(f"document {number} of {len(self)}")
-        start = int(self.index.pointers[number]) // itemsize_of(self.index.dtype)
-        return self.tokens[start : start + int(self.index.lengths[number])]
+        return self._between(*self.index.firsts[number : number + 2].tolist())
+
+    def sequence(self, number: int) -> TokenArray:
+        """The tokens of one sequence: a view, not a copy. Raises IndexError."""
+        if not 0 <= number < self.index.sequences:
+            raise IndexError(f"sequence {number} of {self.index.sequences}")
+        return self._between(number, number + 1)
+
+    def _between(self, first: int, end: int) -> TokenArray:
+        start = int(self.index.pointers[first]) // itemsize_of(self.index.dtype)
+        return self.tokens[start : start + int(self.index.lengths[first:end].sum(dtype=np.int64))]

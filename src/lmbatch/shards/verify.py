@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from lmbatch.config import ChunkingConfig
 from lmbatch.errors import ObjectNotFoundError, ShardError
 from lmbatch.shards.docs import token_counts
 from lmbatch.shards.dtypes import DTYPES, itemsize_of
@@ -18,14 +19,25 @@ from lmbatch.store import FileEntry, ShardEntry, Store
 CHUNK_BYTES = 8 * 2**20
 
 
-def verify_shard(store: Store, entry: ShardEntry, *, dtype: str, largest_id: int, eod_id: int) -> list[str]:
-    """What is wrong with a stored shard; an empty list if nothing is.
+def verify_shard(
+    store: Store,
+    entry: ShardEntry,
+    *,
+    dtype: str,
+    largest_id: int,
+    eod_id: int,
+    chunking: ChunkingConfig | None = None,
+) -> list[str]:
+    """What is wrong with a stored shard; an empty list if nothing is. ``chunking`` is how its documents were cut.
 
     Each sentence names the key and, where there is one, the byte. The payload is streamed: memory is a few chunks
     and the index. Raises StoreError if the store itself fails (a missing object is a finding, not an error).
     """
     index, problems = _verify_index(store, entry, dtype)
-    problems += _verify_payload(store, entry, index, dtype, largest_id, eod_id)
+    if index is not None:
+        problems += sequence_problems(entry, index, chunking)
+    last = None if chunking is not None and not chunking.ends_with_eod else eod_id
+    problems += _verify_payload(store, entry, index, dtype, largest_id, last)
     problems += _verify_docs(store, entry, index)
     return problems
 
@@ -50,8 +62,25 @@ def _verify_index(store: Store, entry: ShardEntry, dtype: str) -> tuple[ShardInd
     return index, problems
 
 
+def sequence_problems(entry: ShardEntry, index: ShardIndex, chunking: ChunkingConfig | None) -> list[str]:
+    """What contradicts the way of cutting: the number of sequences, and the tokens of each."""
+    key = entry.idx.key
+    expected = entry.documents if chunking is None else entry.sequences
+    if index.sequences != expected:
+        return [f"{key}: byte 18: {index.sequences} sequences, should be {expected}"]
+    if chunking is None:
+        return []
+    least = chunking.most if chunking.mode == "drop_short" else 2  # EOD alone would teach nothing
+    wrong = np.flatnonzero((index.lengths < least) | (index.lengths > chunking.most))
+    if not len(wrong):
+        return []
+    first = int(wrong[0])
+    what = f"sequence {first} has {index.lengths[first]} tokens, {chunking.mode} gives {least} to {chunking.most}"
+    return [f"{key}: {what} ({len(wrong)} such sequences)"]
+
+
 def _verify_payload(
-    store: Store, entry: ShardEntry, index: ShardIndex | None, dtype: str, largest_id: int, eod_id: int
+    store: Store, entry: ShardEntry, index: ShardIndex | None, dtype: str, largest_id: int, eod_id: int | None
 ) -> list[str]:
     key = entry.bin.key
     scan = _TokenScan(key, dtype, largest_id, eod_id, index)
@@ -70,14 +99,19 @@ def _verify_payload(
 
 
 class _TokenScan:
-    """Looks at every token in passing; remembers how often each rule is broken, and where first."""
+    """Looks at every token in passing; remembers how often each rule is broken, and where first.
 
-    def __init__(self, key: str, dtype: str, largest_id: int, eod_id: int, index: ShardIndex | None) -> None:
+    ``eod_id`` is what each sequence must end with, or None.
+    """
+
+    def __init__(self, key: str, dtype: str, largest_id: int, eod_id: int | None, index: ShardIndex | None) -> None:
         self._key = key
         self._dtype = DTYPES[dtype]
         self._largest_id = largest_id
         self._eod_id = eod_id
-        self._ends = np.cumsum(index.lengths, dtype=np.int64) - 1 if index else np.empty(0, np.int64)
+        self._ends = np.empty(0, np.int64)
+        if index is not None and eod_id is not None:
+            self._ends = np.cumsum(index.lengths, dtype=np.int64) - 1
         self._seen = 0
         self._outside: list[str] = []
         self._unended: list[str] = []
@@ -93,7 +127,7 @@ class _TokenScan:
     def problems(self) -> list[str]:
         """One sentence for each kind of finding."""
         found = [f"{first} ({self._outside_count} such tokens)" for first in self._outside]
-        found += [f"{first} ({self._unended_count} such documents)" for first in self._unended]
+        found += [f"{first} ({self._unended_count} such sequences)" for first in self._unended]
         return found
 
     def _look_at_ids(self, tokens: npt.NDArray[Any]) -> None:
@@ -109,9 +143,9 @@ class _TokenScan:
         last_tokens = tokens[self._ends[first:end] - self._seen]
         wrong = np.flatnonzero(last_tokens != self._eod_id)
         if len(wrong) and not self._unended:
-            document = int(first + wrong[0])
-            at = int(self._ends[document]) - self._seen
-            what = f"document {document} ends with token {tokens[at]}, not with EOD ({self._eod_id})"
+            sequence = int(first + wrong[0])
+            at = int(self._ends[sequence]) - self._seen
+            what = f"sequence {sequence} ends with token {tokens[at]}, not with EOD ({self._eod_id})"
             self._unended.append(f"{self._key}: byte {self._byte(at)}: {what}")
         self._unended_count += len(wrong)
 
@@ -138,9 +172,9 @@ def _verify_docs(store: Store, entry: ShardEntry, index: ShardIndex | None) -> l
 
 
 def _compare_rows(stream: BinaryIO, key: str, index: ShardIndex) -> list[str]:
-    rows = 0
+    tokens, rows = index.document_tokens(), 0
     for counts in token_counts(stream, key):
-        expected = index.lengths[rows : rows + len(counts)]
+        expected = tokens[rows : rows + len(counts)]
         common = min(len(counts), len(expected))
         wrong = np.flatnonzero(counts[:common] != expected[:common])
         if len(wrong):

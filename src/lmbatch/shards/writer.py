@@ -13,7 +13,7 @@ import numpy as np
 
 from lmbatch.errors import ShardError
 from lmbatch.shards.docs import DocsWriter
-from lmbatch.shards.dtypes import as_tokens, itemsize_of
+from lmbatch.shards.dtypes import TokenArray, as_tokens, itemsize_of
 from lmbatch.shards.files import HashingFile
 from lmbatch.shards.index import LONGEST_DOCUMENT, encode_index
 from lmbatch.store.files import sync_folder
@@ -22,7 +22,10 @@ from lmbatch.store.manifest import FileEntry, ShardEntry, Split
 
 @dataclass(frozen=True, slots=True)
 class WrittenShard:
-    """A finished shard on local disk. Sizes in bytes, hashes in hex; ``tokens`` counts EOD too."""
+    """A finished shard on local disk. Sizes in bytes, hashes in hex; ``tokens`` counts EOD too.
+
+    ``sequences`` is None where each document is one.
+    """
 
     bin: Path
     idx: Path
@@ -35,6 +38,7 @@ class WrittenShard:
     docs_sha256: str
     tokens: int
     documents: int
+    sequences: int | None
     text_bytes: int
 
     def entry(self, split: Split, stem: str) -> ShardEntry:
@@ -43,6 +47,7 @@ class WrittenShard:
             split=split,
             tokens=self.tokens,
             documents=self.documents,
+            sequences=self.sequences,
             text_bytes=self.text_bytes,
             bin=FileEntry(key=f"{stem}.bin", size=self.bin_size, sha256=self.bin_sha256),
             idx=FileEntry(key=f"{stem}.idx", size=self.idx_size, sha256=self.idx_sha256),
@@ -58,12 +63,15 @@ class ShardWriter:
     only abort() is of use.
     """
 
-    def __init__(self, folder: Path, stem: str, dtype: str) -> None:
+    def __init__(self, folder: Path, stem: str, dtype: str, *, examples: bool = False) -> None:
+        """``examples``: a document may have several sequences, whose lengths are given with it."""
         self._folder = folder
         self._stem = stem
         self._dtype = dtype
         self._itemsize = itemsize_of(dtype)
         self._lengths = array("i")
+        self._firsts = array("q")
+        self._examples = examples
         self._tokens = 0
         self._text_bytes = 0
         self._failed = False
@@ -79,6 +87,11 @@ class ShardWriter:
     @property
     def documents(self) -> int:
         """Documents so far."""
+        return len(self._firsts)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences so far."""
         return len(self._lengths)
 
     @property
@@ -99,10 +112,13 @@ class ShardWriter:
         position: int,
         id: str | None,  # noqa: A002  (the corpus's word for it)
         text_bytes: int,
+        lengths: Sequence[int] | None = None,
     ) -> None:
-        """Adds one document, whose last id is EOD. Nothing is written if it is refused.
+        """Adds one document. Nothing is written if it is refused.
 
-        Raises VocabularyError for an id that does not fit the dtype, ShardError for a document without ids.
+        ``lengths`` are the tokens of each of its sequences, which are its ``ids`` end to end; they are given if the
+        writer was made for examples. Raises VocabularyError for an id that does not fit the dtype, ShardError for a
+        document without ids or with lengths that are not those of its ids.
         """
         name = f"{self._stem}: document {self.documents} (id {id!r}, piece {piece}, position {position})"
         tokens = as_tokens(ids, self._dtype, name)
@@ -110,10 +126,12 @@ class ShardWriter:
             raise ShardError(
                 f"{name}: {len(tokens)} tokens, more than an index can say", remedy="lower max_record_bytes"
             )
+        sequences = self._sequences(tokens, lengths, name)
         with self._fails_for_good():
             self._bin.write(tokens.data)
             self._rows.append(piece=piece, position=position, id=id, tokens=len(tokens))
-        self._lengths.append(len(tokens))
+        self._firsts.append(len(self._lengths))
+        self._lengths.extend(sequences)
         self._tokens += len(tokens)
         self._text_bytes += text_bytes
 
@@ -122,7 +140,7 @@ class ShardWriter:
         if self._failed:
             raise ShardError(f"{self._stem}: an earlier write failed, so the shard cannot be finished")
         with self._fails_for_good():
-            self._files["idx"].write(encode_index(self._lengths, self._dtype))
+            self._files["idx"].write(encode_index(self._lengths, self._dtype, self._firsts))
             self._rows.close()
             bin_, idx, docs = (file.commit() for file in self._files.values())
             sync_folder(self._folder)
@@ -138,6 +156,7 @@ class ShardWriter:
             docs_sha256=docs.sha256,
             tokens=self.tokens,
             documents=self.documents,
+            sequences=self.sequences if self._examples else None,
             text_bytes=self.text_bytes,
         )
 
@@ -147,6 +166,13 @@ class ShardWriter:
         for file in self._files.values():
             file.discard()
         self._rows.abandon()
+
+    def _sequences(self, tokens: TokenArray, lengths: Sequence[int] | None, name: str) -> Sequence[int]:
+        if lengths is None and not self._examples:
+            return (len(tokens),)
+        if not self._examples or not lengths or min(lengths) < 1 or sum(lengths) != len(tokens):
+            raise ShardError(f"{name}: sequences of {lengths} tokens are not its {len(tokens)} tokens")
+        return lengths
 
     @contextlib.contextmanager
     def _fails_for_good(self) -> Iterator[None]:

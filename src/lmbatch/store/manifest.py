@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from lmbatch.config.base import Section, added, operational
+from lmbatch.config.chunking import ChunkingConfig
 from lmbatch.config.fingerprint import canonical_json, identity
 from lmbatch.errors import StoreError
 from lmbatch.store.traffic import Traffic
@@ -38,17 +39,50 @@ class FileEntry(Section):
 class ShardEntry(Section):
     """One token shard: ``bin`` and ``idx`` in Megatron-LM's format, ``docs`` tells where each document came from.
 
-    ``tokens`` counts the EOD tokens too; ``text_bytes`` is UTF-8 bytes of the documents' texts (for bits per byte).
+    ``tokens`` counts the EOD tokens too; ``text_bytes`` is UTF-8 bytes of the documents' texts (for bits per byte), of
+    a document that was cut its share by tokens. ``sequences`` is given where a document may have several.
     """
 
     split: Split
     tokens: int = Field(ge=0)
     documents: int = Field(ge=0)
+    sequences: int | None = added(None, ge=0)
     text_bytes: int = Field(ge=0)
     bin: FileEntry
     idx: FileEntry
     # Parquet's bytes change with the library that writes them, so the digest leaves them out.
     docs: FileEntry = operational()
+
+
+class TokenLedger(Section):
+    """What became of every token of a corpus that was cut: ``encoded`` + ``eod`` = ``written`` + thrown away."""
+
+    encoded: int = Field(0, ge=0)  # what the tokenizer gave for all documents
+    eod: int = Field(0, ge=0)  # EODs that were added
+    thrown_away: dict[str, int] = Field(default_factory=dict)  # by reason
+
+    @property
+    def lost(self) -> int:
+        """Encoded tokens that were not written."""
+        return sum(self.thrown_away.values())
+
+    @property
+    def written(self) -> int:
+        """Tokens that the shards must have, EODs included."""
+        return self.encoded + self.eod - self.lost
+
+    @property
+    def share_lost(self) -> float:
+        """The share of the encoded tokens that was thrown away, 0 to 1."""
+        return self.lost / self.encoded if self.encoded else 0.0
+
+    def __add__(self, other: TokenLedger) -> TokenLedger:
+        reasons = sorted(self.thrown_away.keys() | other.thrown_away.keys())
+        return TokenLedger(
+            encoded=self.encoded + other.encoded,
+            eod=self.eod + other.eod,
+            thrown_away={key: self.thrown_away.get(key, 0) + other.thrown_away.get(key, 0) for key in reasons},
+        )
 
 
 class Ledger(Section):
@@ -59,6 +93,7 @@ class Ledger(Section):
     dropped: dict[str, int] = Field(default_factory=dict)  # by reason
     quarantined: dict[str, int] = Field(default_factory=dict)  # by reason
     changed: dict[str, int] = added({})  # documents by the rule that changed them; no part of the sum
+    tokens: TokenLedger | None = added(None)  # where documents were cut; packed ones lose nothing
 
     @property
     def documents_out(self) -> int:
@@ -85,12 +120,16 @@ class Ledger(Section):
         """The sum of ledgers, key by key, keys in sorted order."""
         records = 0
         sums: dict[str, dict[str, int]] = {"documents": {}, "dropped": {}, "quarantined": {}, "changed": {}}
+        tokens: TokenLedger | None = None
         for ledger in ledgers:
             records += ledger.records
+            if ledger.tokens is not None:
+                tokens = ledger.tokens + (tokens or TokenLedger())
             for name, into in sums.items():
                 for key, count in getattr(ledger, name).items():
                     into[key] = into.get(key, 0) + count
-        return Ledger(records=records, **{name: dict(sorted(counts.items())) for name, counts in sums.items()})
+        sorted_sums = {name: dict(sorted(counts.items())) for name, counts in sums.items()}
+        return Ledger(records=records, tokens=tokens, **sorted_sums)
 
 
 class PieceReceipt(Section):
@@ -151,6 +190,7 @@ class Manifest(Section):
     config: str  # fingerprint of the preprocessing config
     dtype: Literal["uint16", "int32"]
     tokenizer: TokenizerEntry
+    chunking: ChunkingConfig | None = added(None)  # how documents were cut; without it they were not
     shards: tuple[ShardEntry, ...]
     ledger: Ledger
     digest: str = operational("")
@@ -162,6 +202,10 @@ class Manifest(Section):
     def tokens(self, split: Split) -> int:
         """Tokens of one split, EOD included."""
         return sum(shard.tokens for shard in self.of(split))
+
+    def sequences(self, split: Split) -> int:
+        """Sequences of one split: its examples where documents were cut, else its documents."""
+        return sum(shard.documents if shard.sequences is None else shard.sequences for shard in self.of(split))
 
     def computed_digest(self) -> str:
         """``sha256:<hex>`` of the content: no place, time, attempt or number of workers is in it."""

@@ -73,14 +73,16 @@ class Encoder:
 
         Raises EngineDroppedError if earlier batches of the task must be encoded again.
         """
-        if not texts:
-            return []
+        return self._with_eod(self.encode_plain(texts)) if texts else []
+
+    def encode_plain(self, texts: Sequence[str]) -> Ids:
+        """The same ids end to end, without any EOD; a text may have none. ``texts`` must not be empty."""
         if self._segment is not None:
             texts = [self._segment(text) for text in texts]
         ids = self._encode(texts)
         self._batch += 1
         self._documents += len(texts)
-        return self._with_eod(ids)
+        return ids
 
     def _encode(self, texts: Sequence[str]) -> Ids:
         if self._fast is None:

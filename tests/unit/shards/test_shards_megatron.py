@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from shard_helpers import EOD, write_shard
 
-from lmbatch.errors import ShardError
-from lmbatch.shards import Shard
+from lmbatch.shards import Shard, ShardWriter
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -44,9 +43,18 @@ def test_we_read_what_megatron_writes_and_write_the_same_bytes(tmp_path, dtype):
     assert written.bin.read_bytes() == (tmp_path / "m.bin").read_bytes()
 
 
-def test_documents_of_several_sequences_are_refused_rather_than_misread(tmp_path):
+def test_documents_of_several_sequences_are_the_same_to_both(tmp_path):
     builder = IndexedDatasetBuilder(str(tmp_path / "m.bin"), dtype=np.uint16)
     builder.add_document(torch.tensor([5, 6, 7, EOD]), [2, 2])
+    builder.add_document(torch.tensor([8, 9, EOD]), [3])
     builder.finalize(str(tmp_path / "m.idx"))
-    with pytest.raises(ShardError, match="2 document indices for 2 sequences"):
-        Shard.open(tmp_path / "m.bin", tmp_path / "m.idx")
+    shard = Shard.open(tmp_path / "m.bin", tmp_path / "m.idx")
+    assert [shard.document(number).tolist() for number in range(len(shard))] == [[5, 6, 7, EOD], [8, 9, EOD]]
+    assert [shard.sequence(number).tolist() for number in range(3)] == [[5, 6], [7, EOD], [8, 9, EOD]]
+    writer = ShardWriter(tmp_path, "s", "uint16", examples=True)
+    for ids, lengths in (([5, 6, 7, EOD], [2, 2]), ([8, 9, EOD], [3])):
+        writer.append(ids, piece=0, position=0, id=None, text_bytes=0, lengths=lengths)
+    assert writer.close().idx.read_bytes() == (tmp_path / "m.idx").read_bytes()
+    dataset = IndexedDataset(str(tmp_path / "s"))
+    assert [dataset[number].tolist() for number in range(3)] == [[5, 6], [7, EOD], [8, 9, EOD]]
+    assert dataset.document_indices.tolist() == [0, 2, 3]

@@ -74,7 +74,7 @@ def test_a_document_that_does_not_end_with_eod(shard, chunk, monkeypatch):
     tokens = TOKENS.copy()
     tokens[[6, 11]] = 20  # the ends of documents 1 and 3
     problems = verify_shard(store, with_bytes(store, entry, "bin", tokens.tobytes()), **FACTS)
-    sentence = "byte 12: document 1 ends with token 20, not with EOD (3) (2 such documents)"
+    sentence = "byte 12: sequence 1 ends with token 20, not with EOD (3) (2 such sequences)"
     assert problems == [f"{entry.bin.key}: {sentence}"]
 
 
@@ -114,7 +114,7 @@ def test_an_index_of_other_lengths(shard):
     entry = with_bytes(store, entry, "idx", encode_index([3, 4, 1, 3, 1], "uint16"))
     problems = verify_shard(store, entry, **FACTS)
     assert f"{entry.idx.key}: byte 18: 5 documents, the manifest says 4" in problems
-    assert any("document 3 ends with token 16" in problem for problem in problems)
+    assert any("sequence 3 ends with token 16" in problem for problem in problems)
 
 
 def test_an_index_of_another_dtype_and_sum(shard):
