@@ -58,7 +58,7 @@ def prepare(config: PreprocessConfig, store: Store | None = None) -> tuple[Store
     target = store if store is not None else open_target(config)
     plan, tokenizer = make_plan(config)
     store_plan(target, plan, tokenizer)
-    return target, open_raw(plan), plan, Encoder(tokenizer)
+    return target, open_raw(plan), plan, Encoder(tokenizer, config.tokenizer.engine)
 
 
 def preprocess_here(config: PreprocessConfig, store: Store | None = None, shuffle: int | None = None) -> Manifest:
