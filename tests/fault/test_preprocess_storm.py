@@ -42,9 +42,8 @@ def lines_to_clean(raw: Path) -> dict[str, Any]:
     raw.mkdir()
     for file in range(3):
         records = map(record_of, range(file * 150, (file + 1) * 150))
-        dirt = "<br>電話１３８００１３８０００\u200b"
-        dirty = [{**record, "content": record["content"] + dirt} for record in records]
-            {**record, "content": f"{record['content']}<br>電話１３８００１３８０００\u200b"} for record in records
+        dirty = [
+            {**record, "content": record["content"] + "<br>電話１３８００１３８０００\u200b"} for record in records
         ]
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in dirty)
         (raw / f"part-{file}.jsonl").write_text(text, encoding="utf-8")
