@@ -89,10 +89,10 @@ def strike(kind: str) -> None:
     lot = random.Random(f"{os.environ['LMBATCH_TEST_SEED']}-{kind}-{draw(kind)}")
     chance = lot.random()
     if kind == "driver":
-        if chance < 0.3:
+        if chance < 0.25:
             strike_at_write(lot.randrange(9), lot.choice(("before", "after")))
         else:
-            ask_to_be_killed(lot.uniform(0.3, 3.0))
+            ask_to_be_killed(lot.uniform(0.5, 5.0))
     elif chance < 0.6:
         strike_at_write(lot.randrange(16), lot.choice(("before", "after")))
     elif chance < 0.9:
