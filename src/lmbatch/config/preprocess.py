@@ -119,6 +119,10 @@ class PreprocessConfig(Section):
         "current folder (STORE= and --store override it)."
     )  # fmt: skip
     retries: int = operational(2, ge=0, description="How often a failed task is tried again before the run fails.")
+    patience: float = operational(
+        300.0, ge=0.0, description="Seconds for which a store that does not answer is asked again before a task fails; "
+        "0: eight attempts, which take half a minute."
+    )  # fmt: skip
     heartbeat_seconds: float = operational(
         10.0, ge=0.0, description="How often a worker writes how far its task is, for `lmbatch status`; 0: never."
     )

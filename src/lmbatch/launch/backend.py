@@ -44,7 +44,7 @@ class TaskBatch:
     """Some tasks for one process, one after the other. Names and places only, so that it travels as plain values.
 
     ``engine`` is what encodes, ``heartbeat_seconds`` how often the worker says how far it is; without them, what the
-    stored plan says, which the first run wrote.
+    stored plan says, which the first run wrote. ``patience`` is for how long a silent store is asked again.
     """
 
     store: str
@@ -53,6 +53,7 @@ class TaskBatch:
     input_bytes: int = 0
     engine: str | None = None
     heartbeat_seconds: float | None = None
+    patience: float = 0.0
 
     def __call__(self) -> dict[str, TaskFailure]:
         """Do the tasks; a failed one does not keep the others from being done. Returns the failures."""
@@ -71,9 +72,9 @@ class TaskBatch:
         from lmbatch.store import open_store
         from lmbatch.tokens import Encoder
 
-        store = open_store(self.store)
+        store = open_store(self.store, patience=self.patience)
         plan = load_plan(store)
-        raw = open_raw(plan)
+        raw = open_raw(plan, self.patience)
         spool = self._own_spool()
         engine = self.engine or plan.config.tokenizer.engine
         encoder = Encoder(load_tokenizer_of(store, plan, spool / "tokenizer"), engine)

@@ -59,9 +59,12 @@ class PreprocessResult:
     cpu_seconds: float
 
 
-def open_target(config: PreprocessConfig) -> Store:
-    """The store that a corpus is preprocessed into: the config's, or a local folder named after the corpus."""
-    return open_store(config.store or f"data/shards/{config.corpus.name}")
+def open_target(config: PreprocessConfig, patience: float = 0.0) -> Store:
+    """The store that a corpus is preprocessed into: the config's, or a local folder named after the corpus.
+
+    ``patience`` as in `open_store`.
+    """
+    return open_store(config.store or f"data/shards/{config.corpus.name}", patience=patience)
 
 
 def run_preprocess(
@@ -79,6 +82,7 @@ def run_preprocess(
     plan, tokenizer = make_plan(config)
     store = open_target(config)
     check_publish_once(store)
+    store = open_target(config, config.patience)  # one that has answered is waited for; a wrong address is told at once
     store_plan(store, plan, tokenizer)
     # The stored copy is what the workers use: a damaged one must show before they start.
     spool = spool_of(config, plan)
@@ -160,7 +164,7 @@ class _Run:
         task_ids = tuple(task.id for task in group)
         config = self.plan.config
         return TaskBatch(self.store.uri, task_ids, str(self.spool), sum(map(input_bytes, group)),
-                         config.tokenizer.engine, config.heartbeat_seconds)  # fmt: skip
+                         config.tokenizer.engine, config.heartbeat_seconds, config.patience)  # fmt: skip
 
     def _look_at_running(self) -> bool:
         """Pick up receipts of batches at work: each does its tasks in order, so only its next one need be asked for."""

@@ -244,6 +244,6 @@ def _comparable(plan: Plan) -> dict[str, Any]:
     }
 
 
-def open_raw(plan: Plan) -> Store:
-    """The store that holds the input files."""
-    return open_store(plan.raw)
+def open_raw(plan: Plan, patience: float = 0.0) -> Store:
+    """The store that holds the input files; ``patience`` as in `open_store`."""
+    return open_store(plan.raw, patience=patience)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmbatch.errors import StoreError
 from lmbatch.store.base import Store
 from lmbatch.store.keys import check_key
 from lmbatch.store.local import LocalStore
+from lmbatch.store.retry import DEFAULT_BACKOFF, Backoff
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://(.*)$", re.DOTALL)
 _CREDENTIALS = re.compile(r"//[^/]*@")
@@ -47,21 +48,29 @@ def parse_location(uri: str) -> Location:
     return Location(match[1].lower(), match[2])
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str, *, patience: float = 0.0) -> Store:
     """The store at ``uri``: a path or ``file://…`` (relative ones start at the current folder), ``s3://bucket/prefix``,
     or any other fsspec scheme, which can only be read. Raises StoreError.
+
+    ``patience`` is for how many seconds at least a server that does not answer is asked again (see `Backoff`).
     """
     location = parse_location(uri)
     if location.scheme == "file":
         return LocalStore(Path(location.rest).expanduser())
     if location.scheme == "s3":
+        from lmbatch.store.client import Limits
         from lmbatch.store.s3 import S3Store
 
         bucket, _, prefix = location.rest.partition("/")
-        return S3Store(check_bucket(bucket), check_key(prefix.strip("/")) if prefix.strip("/") else "")
+        prefix = check_key(prefix.strip("/")) if prefix.strip("/") else ""
+        return S3Store(check_bucket(bucket), prefix, limits=Limits(_backoff(patience)))
     from lmbatch.store.generic import GenericStore
 
-    return GenericStore(f"{location.scheme}://{location.rest}")
+    return GenericStore(f"{location.scheme}://{location.rest}", backoff=_backoff(patience))
+
+
+def _backoff(patience: float) -> Backoff:
+    return replace(DEFAULT_BACKOFF, patience=patience)
 
 
 def check_bucket(bucket: str) -> str:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
@@ -18,16 +19,22 @@ class Backoff:
     """A capped exponential schedule with full jitter; times in seconds.
 
     Each pause is drawn evenly between 0 and its ceiling, so that a thousand tasks that failed together do not come
-    back together (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+    back together (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). After ``attempts`` the
+    last error counts, but not before ``patience`` has passed since the first one.
     """
 
     attempts: int = 8
     base: float = 0.5
     cap: float = 20.0
+    patience: float = 0.0
 
-    def ceilings(self) -> tuple[float, ...]:
-        """The longest pause before each attempt but the first."""
-        return tuple(min(self.cap, self.base * 2**n) for n in range(self.attempts - 1))
+    def ceiling(self, number: int) -> float:
+        """The longest pause before attempt ``number``, counted from 1; the first has none."""
+        return min(self.cap, self.base * 2.0 ** min(number - 2, 60)) if number > 1 else 0.0
+
+    def ended(self, number: int, waited: float) -> bool:
+        """Whether there is no attempt ``number``, so many seconds after the first error."""
+        return number > self.attempts and waited >= self.patience
 
 
 DEFAULT_BACKOFF = Backoff()
@@ -42,18 +49,22 @@ def retry(
     backoff: Backoff = DEFAULT_BACKOFF,
     sleep: Callable[[float], None] = time.sleep,
     uniform: Callable[[float, float], float] = random.uniform,
+    clock: Callable[[], float] = time.monotonic,
 ) -> T:
     """The operation's result, tried again for every error that ``again`` accepts; the last attempt's error is raised.
 
     ``what`` and ``reason(error)`` go into the log, so they must hold no secret.
     """
-    for number, ceiling in enumerate(backoff.ceilings(), start=2):
+    first = None
+    for number in count(2):
         try:
             return operation()
         except Exception as error:
-            if not again(error):
+            first = clock() if first is None else first
+            if not again(error) or backoff.ended(number, clock() - first):
                 raise
-            pause = uniform(0.0, ceiling)
-            log.warning("%s: %s; attempt %d of %d in %.1f s", what, reason(error), number, backoff.attempts, pause)
+            pause = uniform(0.0, backoff.ceiling(number))
+            last = f"for {backoff.patience:.0f} s at least" if backoff.patience else f"of {backoff.attempts}"
+            log.warning("%s: %s; attempt %d %s in %.1f s", what, reason(error), number, last, pause)
             sleep(pause)
-    return operation()
+    raise AssertionError("a count does not end")

@@ -35,8 +35,8 @@ def run(operation: Flaky, uniform=lambda low, high: high) -> tuple:
 
 
 def test_ceilings_double_up_to_the_cap() -> None:
-    assert Backoff(6, 0.5, 3.0).ceilings() == (0.5, 1.0, 2.0, 3.0, 3.0)
-    assert Backoff(1).ceilings() == ()
+    assert [Backoff(6, 0.5, 3.0).ceiling(number) for number in range(1, 7)] == [0.0, 0.5, 1.0, 2.0, 3.0, 3.0]
+    assert Backoff().ceiling(10**6) == Backoff().cap
 
 
 def test_a_result_needs_no_pause() -> None:
@@ -57,6 +57,33 @@ def test_the_last_error_is_raised_after_the_last_attempt() -> None:
     flaky = Flaky(*(OSError(n) for n in range(9)))
     error, pauses = run(flaky)
     assert (error.args, flaky.calls, len(pauses)) == ((4,), 5, 4)
+
+
+def test_patience_counts_from_the_first_error_and_never_takes_attempts_away() -> None:
+    backoff, now = Backoff(3, 1.0, 10.0, patience=60.0), [1000.0]
+    flaky = Flaky(*(OSError(n) for n in range(99)))
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with pytest.raises(OSError, match="^9$"):  # pauses of 1, 2, 4, 8 and then 10 seconds
+        retry(flaky, what="w", again=lambda _: True, backoff=backoff, sleep=sleep, uniform=lambda low, high: high,
+              clock=lambda: now[0])  # fmt: skip
+    assert now[0] == 1065.0
+    flaky = Flaky(*(OSError(n) for n in range(99)))
+    with pytest.raises(OSError, match="^2$"):
+        retry(flaky, what="w", again=lambda _: True, backoff=backoff, sleep=lambda _: None, clock=Clock(100.0))
+
+
+class Clock:
+    """Goes on by a step at each look."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
 
 
 def test_a_lasting_error_is_raised_at_once() -> None:
