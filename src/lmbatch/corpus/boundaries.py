@@ -35,13 +35,25 @@ def next_boundary(pattern: re.Pattern[bytes], window: Window, position: int) -> 
 
     The bytes before ``position`` that are in memory (CONTEXT_BYTES of them suffice) are looked at for a colon.
     """
-    data = window.data
-    for match in pattern.finditer(data, max(0, position - window.base)):
-        start = match.start()
-        before = data[max(0, start - _MAX_SPACE) : start].rstrip(_SPACE)
-        if not before.endswith(b":"):
-            return window.base + start
+    for match in pattern.finditer(window.data, max(0, position - window.base)):
+        if not _is_value(window.data, match.start()):
+            return window.base + match.start()
     return None
+
+
+def boundaries(pattern: re.Pattern[bytes], window: Window, position: int) -> list[int]:
+    """Positions of all of them from ``position`` on, in order; the first is what ``next_boundary`` gives."""
+    data, base = window.data, window.base
+    found = (match.start() for match in pattern.finditer(data, max(0, position - base)))
+    return [base + start for start in found if not _is_value(data, start)]
+
+
+def _is_value(data: bytearray, start: int) -> bool:
+    """Does a colon stand before ``start``?"""
+    before = data[max(0, start - 1) : start]
+    return before != b"," and (
+        before.rstrip(_SPACE) or data[max(0, start - _MAX_SPACE) : start].rstrip(_SPACE)
+    ).endswith(b":")
 
 
 def any_boundary(window: Window, position: int) -> int | None:

@@ -40,7 +40,7 @@ class RecordMaker:
         """The record in ``raw``, already parsed to ``value``."""
         if len(raw) > self._config.max_record_bytes:
             return self.too_large(position, len(raw), raw)
-        if any(raw.count(spelling) > 1 for spelling in self._spellings):
+        if _may_repeat(raw, value) and any(raw.count(spelling) > 1 for spelling in self._spellings):
             twice = _duplicate(raw, self._names)
             if twice:
                 return self.rejected(position, len(raw), "duplicate_key", f"the field {twice!r} stands twice", raw)
@@ -116,7 +116,13 @@ class RecordMaker:
         found = value.get(self._config.id_field) if self._config.id_field else None
         if found is None or found == "":
             return None
-        return found if type(found) is str else json.dumps(found, ensure_ascii=False, default=str)
+        return (
+            found
+            if type(found) is str
+            else str(found)
+            if type(found) is int
+            else json.dumps(found, ensure_ascii=False, default=str)
+        )
 
 
 def excerpt(raw: bytes) -> str:
@@ -127,6 +133,15 @@ def excerpt(raw: bytes) -> str:
 def _spellings(name: str) -> set[bytes]:
     """A key as JSON may spell it: as it is, or in ASCII with escapes."""
     return {json.dumps(name, ensure_ascii=False).encode(), json.dumps(name).encode()}
+
+
+def _may_repeat(raw: bytes, value: dict[str, Any]) -> bool:
+    """Can a key stand twice in ``raw``, a sound object? Not if its quotes are just those of its keys and strings.
+
+    A lost key has two more; escaped quotes and nested objects have some, too, and then the answer is yes.
+    """
+    strings = list(map(type, value.values())).count(str)
+    return raw.count(b'"') != 2 * (len(value) + strings)
 
 
 def _duplicate(raw: bytes, names: list[str]) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import orjson
 
-from lmbatch.corpus.boundaries import CONTEXT_BYTES, boundary_pattern, next_boundary
+from lmbatch.corpus.boundaries import CONTEXT_BYTES, boundaries, boundary_pattern, next_boundary
 from lmbatch.corpus.document import Record
 from lmbatch.corpus.json_careful import careful_records
 from lmbatch.corpus.source import Source
@@ -44,6 +44,7 @@ class _ArrayReader:
         self._wrapped = source.probe.wrapped
         self._start, self._stop = source.piece.start, source.stop
         self._pattern = boundary_pattern((source.probe.first_key or "").encode())
+        self._ahead: Iterator[int] = iter(())  # boundaries in memory that were found and not yet reached
 
     def scanned(self) -> Iterator[Record]:
         """Every element of the file, where no first key marks the boundaries."""
@@ -65,7 +66,12 @@ class _ArrayReader:
                 rest = self._window.cut(at, self._window.end)
                 yield from self._carefully(_window_on(rest, at), lambda: True)
             else:
-                yield from self._slice(self._window.cut(at, found), at)
+                raw = self._window.cut(at, found)
+                record = self._sound(raw, at)
+                if record is None:
+                    yield from self._carefully(_window_on(raw, at), lambda: False)
+                else:
+                    yield record
             at, search = found, None
             self._seen.end_position = self._window.end if at is None else at
 
@@ -84,28 +90,30 @@ class _ArrayReader:
 
     def _find(self, at: int, search: int) -> int | _LongSlice | None:
         """The boundary that ends the slice which begins at ``at``; None at the end of the file."""
+        for found in self._ahead:
+            return found
         window = self._window
-        while (found := next_boundary(self._pattern, window, search)) is None:
+        while not (ahead := boundaries(self._pattern, window, search)):
             search = max(search, window.end - CONTEXT_BYTES)
             window.drop(at)
             if window.end - at > self._limit + CONTEXT_BYTES:
                 return _LongSlice(window, self._pattern, at, search)
             if not window.more():
                 return None
-        return found
+        self._ahead = iter(ahead)
+        return next(self._ahead)
 
-    def _slice(self, raw: bytes, position: int) -> Iterator[Record]:
-        """The records between two boundaries: nearly always one, and sound."""
+    def _sound(self, raw: bytes, position: int) -> Record | None:
+        """The record between two boundaries if it is one and sound, as nearly always."""
         record = raw.strip(_SEPARATORS)
         try:
             value = orjson.loads(record)
         except orjson.JSONDecodeError:
-            value = None
-        if type(value) is dict:
-            lead = 0 if raw.startswith(b"{") else raw.index(b"{")  # not all that begins a file is a boundary
-            yield self._make.from_object(value, record, position + lead)
-        else:
-            yield from self._carefully(_window_on(raw, position), lambda: False)
+            return None
+        if type(value) is not dict:
+            return None
+        lead = 0 if raw.startswith(b"{") else raw.index(b"{")  # not all that begins a file is a boundary
+        return self._make.from_object(value, record, position + lead)
 
     def _carefully(self, window: Window, is_last: Callable[[], bool]) -> Iterator[Record]:
         return careful_records(window, self._make, self._limit, self._wrapped, is_last)

@@ -81,9 +81,17 @@ def _lines_of_piece(window: Window, source: Source, content: int) -> Iterator[Li
 def lines(window: Window, at: int, limit: int) -> Iterator[Line]:
     """Every line from position ``at`` on; of one longer than ``limit`` bytes only the beginning is kept."""
     while at < window.end or window.more():
-        line = _line(window, at, limit)
-        yield line
-        at = line.end
+        # All that have ended in memory at once; what a window ends in is looked for by itself.
+        last = window.data.rfind(b"\n", at - window.base)
+        for raw in window.cut(at, window.base + last).split(b"\n") if last >= 0 else ():
+            end = at + len(raw) + 1
+            raw = raw.removesuffix(b"\r")
+            yield Line(at, len(raw), raw, True, end)
+            at = end
+        if at < window.end or window.more():
+            line = _line(window, at, limit)
+            yield line
+            at = line.end
 
 
 def _line(window: Window, at: int, limit: int) -> Line:
