@@ -15,11 +15,10 @@ import yaml
 
 from lmbatch.config import PreprocessConfig
 from lmbatch.store import open_store
-from support.drive import contents
+from support.drive import HELD, contents
 from support.wudao import config_for
 
 TESTS = Path(__file__).resolve().parents[1]
-HELD = TESTS / "cluster" / "held"  # the folder that puts the gate into a task
 NODES = 2
 ARRAY = 4  # so small that a run must use several arrays
 
@@ -62,7 +61,11 @@ class Site:
         """The command that preprocesses on Slurm; ``held`` makes tasks wait for the gate, ``slurm`` is of the site."""
         config = config_of(self.corpus, self.base, store).model_dump(mode="json")
         (self.base / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-        hold = [f"export PYTHONPATH={HELD}", f"export LMBATCH_TEST_GATE={self.gate}"] if held else []
+        hold = (
+            [f"export PYTHONPATH={HELD}${{PYTHONPATH:+:$PYTHONPATH}}", f"export LMBATCH_TEST_GATE={self.gate}"]
+            if held
+            else []
+        )
         asked = {"max_parallel": 4, "memory": "500MiB", "minutes": 15, "poll_seconds": 0.5, "batch_bytes": 9000}
         site = {"name": "test", "executor": "slurm", "slurm": {**asked, "setup": hold, **slurm}}
         (self.base / "site.yaml").write_text(yaml.safe_dump(site), encoding="utf-8")

@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -63,14 +65,21 @@ def human_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-@contextmanager
-def progress_bar(label: str, unit: str) -> Iterator[Callable[[float, float, str], None]]:
-    """A bar with rate and time left on stderr; nothing at all where stderr is no terminal.
+class Update(Protocol):
+    """Moves a progress bar."""
 
-    Yields ``update(done, total, note)``.
+    def __call__(self, done: float, total: float, note: str, *, left: float | None = None) -> None:
+        """``left``: seconds, where the caller knows better than the mean rate; a note may have several lines."""
+
+
+@contextmanager
+def progress_bar(label: str, unit: str) -> Iterator[Update]:
+    """A bar with rate and time left on stderr, with a note below it; nothing at all where stderr is no terminal.
+
+    The rate is of what was done since the first update: what an earlier run did is not this one's speed.
     """
     if not stderr.is_terminal:
-        yield lambda done, total, note: None
+        yield lambda done, total, note, *, left=None: None
         return
     columns = (
         TextColumn("{task.description}"),
@@ -78,18 +87,22 @@ def progress_bar(label: str, unit: str) -> Iterator[Callable[[float, float, str]
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[left]}"),
     )
-    with Progress(*columns, console=stderr) as bar:
-        row = bar.add_task(label, total=None, rate="", note="")
-        begun = time.monotonic()
+    bar, below = Progress(*columns), Text()
+    row = bar.add_task(label, total=None, rate="", left="")
+    first: list[tuple[float, float]] = []
 
-        def update(done: float, total: float, note: str) -> None:
-            passed = time.monotonic() - begun
-            rate = f"{_rate(done / passed, unit)}/s" if passed > 0.5 and done else ""
-            bar.update(row, completed=done, total=total, rate=rate, note=note)
+    def update(done: float, total: float, note: str, *, left: float | None = None) -> None:
+        first.append((time.monotonic(), done)) if not first else None
+        passed, fresh = time.monotonic() - first[0][0], done - first[0][1]
+        rate = fresh / passed if passed > 0.5 and fresh > 0 else None
+        left = left if left is not None or rate is None else (total - done) / rate
+        bar.update(row, completed=done, total=total, rate=f"{_rate(rate, unit)}/s" if rate else "",
+                   left=f"{human_seconds(left)} left" if left is not None else "")  # fmt: skip
+        below.plain = note
 
+    with Live(Group(bar, below), console=stderr, refresh_per_second=4):
         yield update
 
 

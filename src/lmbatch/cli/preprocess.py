@@ -19,6 +19,7 @@ from lmbatch.cli.common import (
 )
 from lmbatch.config import PreprocessConfig, SiteConfig, load_config
 from lmbatch.launch import Backend, LocalBackend, PreprocessResult, Progress, SlurmBackend, run_preprocess
+from lmbatch.preprocess import TaskAtWork
 from lmbatch.store import SPLITS, TokenLedger
 
 EPILOG = """\b
@@ -64,11 +65,36 @@ def command(
     with progress_bar(config.corpus.name, "B") as update:
 
         def show(now: Progress) -> None:
-            note = f"{now.tasks_done}/{now.tasks} tasks, {now.documents:,} documents, {now.tokens:,} tokens"
-            update(now.bytes_done, now.bytes, note)
+            done = now.bytes_done + now.bytes_at_work
+            update(done, now.bytes, "\n".join(progress_lines(now)), left=now.seconds_left)
 
         result = run_preprocess(config, place, on_progress=show)
     print_json(as_dict(result)) if as_json else print_result(result)
+
+
+def progress_lines(now: Progress) -> list[str]:
+    """What is shown below the bar: counts and rates, what was left out, and the tasks that take longest."""
+    lines = [f"{now.tasks_done:,}/{now.tasks:,} tasks, {now.documents:,} documents, {now.tokens:,} tokens"]
+    if now.bytes_per_second:
+        lines[0] += (
+            f"; now {human_bytes(now.bytes_per_second)}/s, {now.documents_per_second or 0:,.0f} documents/s, "
+            f"{now.tokens_per_second or 0:,.0f} tokens/s"
+        )
+    out = [f"{what} {reasons(counts)}" for what, counts in (("dropped", now.dropped), ("quarantined", now.quarantined))
+           if counts]  # fmt: skip
+    lines += [", ".join(out)] if out else []
+    if now.slowest:
+        tasks = "; ".join(describe_task(item) for item in now.slowest)
+        lines.append(f"{now.workers} workers; longest at work: {tasks}")
+    return lines
+
+
+def describe_task(item: TaskAtWork) -> str:
+    """``task-000017 part-1.json 43 % in 2:05``, and whether it has fallen silent."""
+    silent = " (silent)" if item.silent else ""
+    beat = item.beat
+    file = f" {beat.file.rpartition('/')[2]}" if beat.file else ""
+    return f"{beat.task}{file} {100 * item.share:.0f} % in {human_seconds(beat.seconds)}{silent}"
 
 
 def place_to_run(on: str | None, site_path: str | None, workers: int | None) -> Callable[[Path], Backend]:

@@ -9,8 +9,9 @@ May import everything; nothing but ``cli`` imports it. Receipts decide what is d
 
 from lmbatch.launch.backend import Backend, BatchEnd, TaskBatch
 from lmbatch.launch.local import LocalBackend
-from lmbatch.launch.preprocess import PreprocessResult, Progress, open_target, run_preprocess
+from lmbatch.launch.preprocess import PreprocessResult, open_target, run_preprocess
 from lmbatch.launch.slurm import SlurmBackend
+from lmbatch.launch.watch import Progress
 
 __all__ = [
     "Backend",

@@ -16,33 +16,24 @@ from lmbatch.config import PreprocessConfig, fingerprint
 from lmbatch.errors import TaskError
 from lmbatch.launch.backend import Backend, BatchEnd, TaskBatch, TaskFailure
 from lmbatch.launch.deal import input_bytes
+from lmbatch.launch.watch import Progress, Watch
 from lmbatch.preprocess import (
     Plan,
+    Tally,
     Task,
+    list_finished,
     load_tokenizer_of,
     make_plan,
     merge,
-    read_receipts,
-    receipt_key,
+    read_facts,
+    remove_heartbeats,
     store_plan,
 )
-from lmbatch.store import Manifest, Receipt, Store, check_publish_once, open_store
+from lmbatch.store import Manifest, Store, check_publish_once, open_store
 
 _POLL_SECONDS = 0.1
 _LONGEST_POLL_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: ``bytes`` are of input, counted by receipts."""
-
-    tasks_done: int
-    tasks: int
-    bytes_done: int
-    bytes: int
-    documents: int
-    tokens: int
-    running: int
+_SHARE_OF_TIME = 0.1  # of the driver's, at most, for asking after receipts of batches at work
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ def run_preprocess(
         run = _Run(store, plan, backend(Path(config.jobs) / config.corpus.name), spool, on_progress)
         run.drive()
         manifest = merge(store, plan)
-        receipts = read_receipts(store, plan.tasks)
+        remove_heartbeats(store)
     finally:
         sweep_spool(spool)
     return PreprocessResult(
@@ -101,8 +92,8 @@ def run_preprocess(
         tasks_done=run.done_here,
         seconds=time.monotonic() - clock,
         input_bytes=plan.input_bytes,
-        peak_memory_bytes=max(receipt.peak_memory_bytes for receipt in receipts.values()),
-        cpu_seconds=sum(receipt.cpu_seconds for receipt in receipts.values()),
+        peak_memory_bytes=run.tally.memory_bytes,
+        cpu_seconds=run.tally.cpu_seconds,
     )
 
 
@@ -116,33 +107,41 @@ class _Run:
     spool: Path
     on_progress: Callable[[Progress], None]
     done_here: int = 0
-    _receipts: dict[str, Receipt] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+    _done: set[str] = field(default_factory=set)
     _queue: list[Task] = field(default_factory=list)
     _attempts: Counter[str] = field(default_factory=Counter)
     _failed: dict[str, str] = field(default_factory=dict)
-    _by_id: dict[str, Task] = field(default_factory=dict)
+    _reached: dict[str, int] = field(default_factory=dict)  # by a batch's first task: tasks that are done
+    _next_look: float = 0.0
 
     def __post_init__(self) -> None:
         self._by_id = {task.id: task for task in self.plan.tasks}
+        self._input_bytes = self.plan.input_bytes
+        self._watch = Watch(self.store, self.plan.config.heartbeat_seconds)
 
     def drive(self) -> None:
         """Submit and watch until every task has a receipt or has failed for good."""
-        self._receipts = read_receipts(self.store, self.plan.tasks)
-        before = len(self._receipts)
+        self._take(list_finished(self.store, self._by_id.keys()))
+        before = len(self._done)
         pause = _POLL_SECONDS
         try:
             self.backend.adopt(run_name(self.store, self.plan))
-            taken = {task_id for batch in self.backend.running() for task_id in batch.tasks} | self._receipts.keys()
+            running = {task_id for batch in self.backend.running() for task_id in batch.tasks}
+            taken = running | self._done
             self._queue = [task for task in self.plan.tasks if task.id not in taken]
+            self._watch.begin(running)
             self._report()
             while self._queue or self.backend.running():
                 self._fill()
-                ended = self.backend.poll(self._receipts)
+                ended = self.backend.poll(self._done)
                 seen = self._look_at_running()
                 for end in ended:
                     self._settle(end)
-                if ended or seen:
+                looked = self._watch.look(self._done)
+                if ended or seen or looked:
                     self._report()
+                if ended or seen:
                     pause = _POLL_SECONDS
                 else:
                     time.sleep(pause)
@@ -150,7 +149,7 @@ class _Run:
         except BaseException:
             self.backend.cancel()
             raise
-        self.done_here = len(self._receipts) - before
+        self.done_here = len(self._done) - before
         if self._failed:
             raise self._error()
 
@@ -168,17 +167,33 @@ class _Run:
 
     def _look_at_running(self) -> bool:
         """Pick up receipts of batches at work: each does its tasks in order, so only its next one need be asked for."""
-        found = False
-        for batch in self.backend.at_work():
-            waiting = [task_id for task_id in batch.tasks if task_id not in self._receipts]
-            if waiting and self.store.exists(receipt_key(waiting[0])):
-                found |= self._take([waiting[0]])
+        begun, found = time.monotonic(), False
+        batches = self.backend.at_work() if begun >= self._next_look else []
+        while batches:
+            waiting = {self._next_of(batch): batch for batch in batches}
+            fresh = self._take([task_id for task_id in waiting if task_id])
+            batches = [waiting[task_id] for task_id in fresh]
+            found = found or bool(fresh)
+        ended = time.monotonic()
+        self._next_look = max(self._next_look, ended + (ended - begun) / _SHARE_OF_TIME)
         return found
 
-    def _take(self, task_ids: list[str]) -> bool:
-        fresh = read_receipts(self.store, [self._by_id[task_id] for task_id in task_ids])
-        self._receipts |= fresh
-        return bool(fresh)
+    def _next_of(self, batch: TaskBatch) -> str:
+        """The first task of a batch that has no receipt; nothing if all have one."""
+        reached = self._reached.get(batch.tasks[0], 0)
+        while reached < len(batch.tasks) and batch.tasks[reached] in self._done:
+            reached += 1
+        self._reached[batch.tasks[0]] = reached
+        return batch.tasks[reached] if reached < len(batch.tasks) else ""
+
+    def _take(self, task_ids: Sequence[str]) -> list[str]:
+        """Note those of these tasks that have a receipt now."""
+        fresh = []
+        for facts in read_facts(self.store, task_ids):
+            self.tally.add(facts)
+            fresh.append(facts.task)
+        self._done.update(fresh)
+        return fresh
 
     def _settle(self, end: BatchEnd) -> None:
         """A batch has ended: what has a receipt is done, the rest is tried again or has failed.
@@ -186,8 +201,10 @@ class _Run:
         Of a batch whose process died, the first task without a receipt was the one at work; the others were never
         reached, and a death that is not theirs does not count as an attempt at them.
         """
-        self._take([task_id for task_id in end.batch.tasks if task_id not in self._receipts])
-        left = [task_id for task_id in end.batch.tasks if task_id not in self._receipts]
+        self._reached.pop(end.batch.tasks[0], None)
+        self._watch.ended(end.batch.tasks)
+        self._take([task_id for task_id in end.batch.tasks if task_id not in self._done])
+        left = [task_id for task_id in end.batch.tasks if task_id not in self._done]
         for task_id in left:
             failure = end.failures.get(task_id)
             if failure is None and end.error is not None and task_id != left[0]:
@@ -201,18 +218,8 @@ class _Run:
                 self._queue.append(self._by_id[task_id])
 
     def _report(self) -> None:
-        done = self._receipts.values()
-        self.on_progress(
-            Progress(
-                tasks_done=len(self._receipts),
-                tasks=len(self.plan.tasks),
-                bytes_done=sum(receipt.input_bytes for receipt in done),
-                bytes=self.plan.input_bytes,
-                documents=sum(receipt.ledger.documents_out for receipt in done),
-                tokens=sum(shard.tokens for receipt in done for shard in receipt.shards),
-                running=len(self.backend.running()),
-            )
-        )
+        tasks, running = len(self.plan.tasks), len(self.backend.running())
+        self.on_progress(self._watch.progress(self.tally, self._done, tasks, self._input_bytes, running))
 
     def _error(self) -> TaskError:
         lines = [f"\n    {task_id}: {reason}" for task_id, reason in sorted(self._failed.items())[:5]]

@@ -11,9 +11,11 @@
 ``launch`` decides where the tasks run; nothing here knows how many workers there are.
 """
 
+from lmbatch.preprocess.facts import Tally, TaskFacts, add_counts, list_finished, read_facts
 from lmbatch.preprocess.heartbeat import Heartbeat, StoredHeartbeat, read_heartbeats, remove_heartbeats
 from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.merge import build_manifest, merge, read_receipts
+from lmbatch.preprocess.observe import Observer, Pace, TaskAtWork, slowest, sort_out
 from lmbatch.preprocess.plan import (
     Plan,
     PlannedFile,
@@ -33,25 +35,35 @@ from lmbatch.preprocess.verify import StoreReport, verify_store
 __all__ = [
     "Heartbeat",
     "LiveTask",
+    "Observer",
+    "Pace",
     "Plan",
     "PlannedFile",
     "PlannedPiece",
     "Pulse",
     "StoreReport",
     "StoredHeartbeat",
+    "Tally",
     "Task",
+    "TaskAtWork",
+    "TaskFacts",
+    "add_counts",
     "build_manifest",
+    "list_finished",
     "load_plan",
     "load_tokenizer_of",
     "make_plan",
     "merge",
     "open_raw",
+    "read_facts",
     "read_heartbeats",
     "read_receipts",
     "receipt_key",
     "remove_heartbeats",
     "repair_store",
     "run_task",
+    "slowest",
+    "sort_out",
     "store_plan",
     "verify_store",
 ]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from lmbatch.config import fingerprint
-from lmbatch.errors import CorpusError, ErrorBudgetError, ObjectNotFoundError, PlanError
+from lmbatch.errors import CorpusError, ErrorBudgetError, PlanError
 from lmbatch.preprocess.pipeline import token_problem
 from lmbatch.preprocess.plan import Plan, PlannedFile, Task
 from lmbatch.preprocess.task import receipt_key
@@ -23,22 +22,13 @@ from lmbatch.store import (
     to_json,
 )
 
-_READERS = 16  # receipts are small: latency, not bandwidth, is what is waited for
-
 
 def read_receipts(store: Store, tasks: Sequence[Task]) -> dict[str, Receipt]:
     """The receipts that are there, by task. Raises StoreError for one that cannot be trusted."""
-
-    def one(task: Task) -> Receipt | None:
-        key = receipt_key(task.id)
-        try:
-            return parse_receipt(store.read(key), f"{store.uri}/{key}")
-        except ObjectNotFoundError:
-            return None
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(one, tasks)
-    return {receipt.task: receipt for receipt in found if receipt is not None}
+    keys = [receipt_key(task.id) for task in tasks]
+    read = zip(keys, store.read_many(keys), strict=True)
+    receipts = (parse_receipt(data, store.where(key)) for key, data in read if data is not None)
+    return {receipt.task: receipt for receipt in receipts}
 
 
 def merge(store: Store, plan: Plan) -> Manifest:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from lmbatch.errors import StoreError
 from lmbatch.store.files import TEMPORARY_PREFIX
 
 _LONGEST_KEY = 1024  # bytes of UTF-8, S3's limit
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 _LONGEST_NAME = 255  # bytes of UTF-8, the limit of a file name
 
 
@@ -44,7 +47,7 @@ def _problem(key: str) -> str | None:
         return "it begins with a slash"
     if any(name in ("", ".", "..") for name in names):
         return 'one of its names is empty, "." or ".."'
-    if any(ord(c) < 32 or c in "\x7f\\" for c in key):
+    if _FORBIDDEN.search(key):
         return "it holds a control character or a backslash"
     if any(name.startswith(TEMPORARY_PREFIX) for name in names):
         return f"{TEMPORARY_PREFIX}… is kept for unfinished files"
