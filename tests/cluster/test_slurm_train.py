@@ -1,0 +1,140 @@
+"""A training job on two nodes of a real Slurm, disturbed in every way that a cluster knows.
+
+Each drill compares its curve and its samples, bit for bit, with those of a job that was left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from support.slurm_site import SlurmCluster, wait_until
+from support.slurm_train import STEPS, TrainingJob
+from support.tiny_corpus import write_corpus
+
+pytestmark = pytest.mark.slow
+
+# Dropout is drawn on each process, and clipping magnifies the rounding of the norm: both differ by the world size.
+DETERMINED = (*(f"model.config.{kind}_pdrop=0" for kind in ("resid", "embd", "attn")), "optimizer.clip_norm=null")
+NewJob = Callable[[str], TrainingJob]
+
+
+@pytest.fixture(scope="module")
+def quiet(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
+    """A job that nobody disturbs."""
+    base = tmp_path_factory.mktemp("train")
+    store = write_corpus(base / "corpus")
+    job = TrainingJob(slurm_cluster, base, store, "quiet").submit()
+    job.wait_over()
+    assert job.status().step == STEPS, job.text()
+    return job
+
+
+@pytest.fixture
+def new_job(quiet: TrainingJob) -> Iterator[NewJob]:
+    yield lambda name: TrainingJob(quiet.cluster, quiet.base, quiet.store, name)
+    quiet.cluster.run("scancel", "--quiet", f"--user={os.getuid()}")
+    wait_until(lambda: not quiet.cluster.run("squeue", "-h").stdout.split(), what="for an empty queue")
+
+
+def test_two_nodes_train_one_model(quiet: TrainingJob) -> None:
+    (attempt,) = quiet.status().attempts
+    assert (attempt.world_size, attempt.why, attempt.job_id) == (2, "finished", quiet.id)
+    assert "exit code 0" in quiet.text()
+
+
+def test_notice_at_any_moment_costs_nothing(quiet: TrainingJob, new_job: NewJob) -> None:
+    """One job, five attempts that get notice at five places, and a sixth that ends it."""
+    places = ("start", "data", "step-2", "evaluation", "save")
+    job = new_job("noticed").submit(hold=",".join(places))
+    for attempt, place in enumerate(places):
+        job.wait_held(attempt, place)
+        job.notice()
+    job.wait_over(120)
+    job.assert_like(quiet)
+    status = job.status()
+    assert status.steps_lost == 0
+    assert [attempt.why for attempt in status.attempts][-1] == "finished"
+    assert all(attempt.why == "stopped" and attempt.steps_lost == 0 for attempt in status.attempts[:-1])
+    assert [attempt.resumed_from for attempt in status.attempts][-3:] == [3, 8, 11]
+
+
+def test_a_preempted_job_comes_back_by_itself(quiet: TrainingJob, new_job: NewJob) -> None:
+    job = new_job("preempted").submit("--partition=scav", hold="step-6")
+    job.wait_held(0, "step-6")
+    urgent = quiet.cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    assert urgent.returncode == 0
+    job.wait_over(120)
+    job.assert_like(quiet)
+    assert [(attempt.why, attempt.steps_lost) for attempt in job.status().attempts] == [("stopped", 0), ("finished", 0)]
+
+
+def test_a_requeue_by_hand_saves_first(quiet: TrainingJob, new_job: NewJob) -> None:
+    job = new_job("by-hand").submit(hold="step-6")
+    job.wait_held(0, "step-6")
+    assert quiet.cluster.run("scontrol", "requeue", job.id).returncode == 0
+    job.wait_over()
+    job.assert_like(quiet)
+    assert job.status().steps_lost == 0
+
+
+def test_scancel_saves_and_stays_cancelled(quiet: TrainingJob, new_job: NewJob) -> None:
+    job = new_job("cancelled").submit(hold="step-6")
+    job.wait_held(0, "step-6")
+    quiet.cluster.run("scancel", job.id)
+    wait_until(lambda: job.state() == "", what="for the job to leave the queue")
+    (attempt,) = job.status().attempts
+    assert (attempt.why, attempt.last_saved_step, attempt.steps_lost) == ("stopped", 7, 0)
+    job.submit()  # the same command goes on
+    job.wait_over()
+    job.assert_like(quiet)
+
+
+def test_another_number_of_nodes_goes_on_with_the_same_samples(quiet: TrainingJob, new_job: NewJob) -> None:
+    alone = new_job("alone").train_here(*DETERMINED)
+    job = new_job("smaller").submit(hold="step-6", sets=DETERMINED)
+    job.wait_held(0, "step-6")
+    quiet.cluster.run("scancel", job.id)
+    wait_until(lambda: job.state() == "", what="for the job to leave the queue")
+    job.submit(nodes=1, sets=DETERMINED)
+    job.wait_over()
+    assert [attempt.world_size for attempt in job.status().attempts] == [2, 1]
+    job.assert_close_to(alone, 1e-5)
+
+
+def test_a_node_without_power_costs_what_was_not_saved(quiet: TrainingJob, new_job: NewJob) -> None:
+    job = new_job("no-power").submit(hold="step-7")
+    job.wait_held(0, "step-7")
+    quiet.cluster.kill_node(2)
+    wait_until(lambda: job.state() == "PENDING", what="for Slurm to notice")
+    quiet.cluster.start_node(2)
+    job.wait_over(120)
+    job.assert_like(quiet)
+    first, second = job.status().attempts
+    # The node with the ledger may live long enough to note that its partner is gone.
+    assert first.why in ("failed", "died without notice")
+    assert (first.steps_lost, second.resumed_from) == (2, 5)
+
+
+def test_a_killed_process_ends_the_attempt_and_the_same_command_goes_on(quiet: TrainingJob, new_job: NewJob) -> None:
+    job = new_job("killed").submit(hold="step-7")
+    job.wait_held(0, "step-7")
+    quiet.cluster.run("scancel", "--signal=KILL", f"{job.id}.0")
+    job.wait_over()
+    assert "exit code 137" in job.text()
+    job.submit()
+    job.wait_over()
+    job.assert_like(quiet)
+    assert [attempt.steps_lost for attempt in job.status().attempts] == [2, 0]
+
+
+def test_a_job_that_gets_nowhere_ends_with_a_reason(new_job: NewJob) -> None:
+    job = new_job("stuck").submit(hold="start,start", sets=("run.max_idle_attempts=2",))
+    for attempt in range(2):
+        job.wait_held(attempt, "start")
+        job.notice()
+    job.wait_over()
+    assert f"job {job.id} has saved no step after 0 in 2 attempts" in job.text()
+    assert [attempt.why for attempt in job.status().attempts] == ["stopped", "stopped", "failed"]

@@ -1,0 +1,115 @@
+"""Training jobs on the virtual Slurm: the repository's own batch script with a tiny config, and what became of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmbatch.report import compare_runs, run_status
+from lmbatch.report.status import RunStatus
+from support.slurm_site import SlurmCluster, wait_until
+from support.tiny_run import tiny_settings, write_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "slurm" / "train_gpt2_zh.sbatch"
+HELD = ROOT / "tests" / "cluster" / "held_training"
+STEPS = 20
+
+
+@dataclass
+class TrainingJob:
+    """One job of two processes on two nodes. ``hold`` are the places where its attempts wait for notice."""
+
+    cluster: SlurmCluster
+    base: Path
+    store: str
+    name: str
+    id: str = ""
+
+    @property
+    def run(self) -> Path:
+        return self.base / "runs" / self.name
+
+    @property
+    def marks(self) -> Path:
+        return self.base / f"marks-{self.name}"
+
+    def environment(self, hold: str = "") -> dict[str, str]:
+        self.marks.mkdir(exist_ok=True)
+        path = os.pathsep.join(filter(None, (str(HELD), os.environ.get("PYTHONPATH"))))
+        found = {
+            **os.environ, **self.cluster.environment, "LMBATCH_TEST_HOLD": hold, "LMBATCH_TEST_MARKS": str(self.marks),
+            "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }  # fmt: skip
+        return {key: value for key, value in found.items() if not key.startswith("SLURM_") or key == "SLURM_CONF"}
+
+    def config(self, **changes: Any) -> Path:
+        settings = tiny_settings(self.store, self.base / "runs", run={"name": self.name}, steps=STEPS, **changes)
+        return write_config(self.base / f"{self.name}.yaml", settings)
+
+    def submit(self, *options: str, hold: str = "", nodes: int = 2, sets: tuple[str, ...] = ()) -> TrainingJob:
+        """sbatch of the repository's script, with the config's path put in place of its own."""
+        script = SCRIPT.read_text(encoding="utf-8")
+        line = "config=configs/train/gpt2_zh.yaml"
+        assert line in script
+        own = self.base / f"{self.name}.sbatch"
+        own.write_text(script.replace(line, f"config={self.config()}"), encoding="utf-8")
+        more = [part for item in sets for part in ("--set", item)]
+        done = subprocess.run(
+            ["sbatch", "--parsable", f"--nodes={nodes}", "--time=30", f"--chdir={self.base}", f"--output={self.log}",
+             *options, str(own), *more],
+            capture_output=True, text=True, check=False, env=self.environment(hold),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        self.id = done.stdout.strip()
+        return self
+
+    def train_here(self, *sets: str) -> TrainingJob:
+        """The same config on one process of this machine, without Slurm."""
+        more = [part for item in sets for part in ("--set", item)]
+        command = [sys.executable, "-m", "lmbatch.train", "--config", str(self.config()), *more]
+        environ = {key: value for key, value in self.environment().items() if not key.startswith("SLURM_")}
+        subprocess.run(command, check=True, capture_output=True, env=environ, cwd=self.base)
+        return self
+
+    @property
+    def log(self) -> Path:
+        return self.base / f"{self.name}.log"
+
+    def notice(self) -> None:
+        """What Slurm gives to the batch shell at a preemption or before the time limit."""
+        self.cluster.run("scancel", "--signal=USR2", "--batch", self.id)
+
+    def wait_held(self, attempt: int, place: str, processes: int = 2) -> None:
+        wait_until(
+            lambda: len(list(self.marks.glob(f"{attempt}-{place}-rank*"))) == processes,
+            what=f"for attempt {attempt} to be held at {place}; {self.text()[-2000:]}",
+        )
+
+    def state(self) -> str:
+        return self.cluster.run("squeue", "-h", "-o", "%T", "-j", self.id).stdout.strip()
+
+    def wait_over(self, seconds: float = 90) -> None:
+        wait_until(lambda: self.state() in ("", "COMPLETED", "FAILED", "CANCELLED"), seconds, self.text()[-2000:])
+
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+    def status(self) -> RunStatus:
+        return run_status(self.run)
+
+    def assert_like(self, other: TrainingJob) -> None:
+        """The same curve over the same samples, bit for bit."""
+        found = compare_runs(other.run, self.run)
+        assert found.equal, found
+
+    def assert_close_to(self, other: TrainingJob, tolerance: float) -> None:
+        """The same samples, and losses that differ by no more than ``tolerance`` nats."""
+        found = compare_runs(other.run, self.run)
+        assert found.same_samples, found
+        assert found.steps_compared == found.steps_first == found.steps_second
+        assert found.largest_loss_difference <= tolerance, found
