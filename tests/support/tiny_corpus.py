@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from lmbatch.config import ChunkingConfig
 from lmbatch.shards import ShardWriter
 from lmbatch.store import FileEntry, Ledger, Manifest, Receipt, open_store, to_json
 from lmbatch.store.manifest import PieceReceipt, ShardEntry, TokenizerEntry
@@ -42,20 +43,23 @@ def document(rng: random.Random) -> list[int]:
     return [*ids, 0]
 
 
-def write_corpus(root: Path, *, documents: int = 400, validation: int = 40, shards: int = 3, seed: int = 0) -> str:
-    """Write a sealed store under ``root`` and give its URI."""
+def write_corpus(
+    root: Path, *, documents: int = 400, validation: int = 40, shards: int = 3, seed: int = 0, length: int | None = None
+) -> str:
+    """Write a sealed store under ``root`` and give its URI. With ``length`` documents are cut into such examples."""
     root.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(write_tokenizer(root / "tokenizer"))
     rng = random.Random(seed)
     parts = [("train", documents // shards)] * shards + [("validation", validation)] * (validation > 0)
     entries, position = [], 0
     for part, (split, count) in enumerate(parts):
-        entries.append(_write_shard(root, split, part, [document(rng) for _ in range(count)], position))
+        entries.append(_write_shard(root, split, part, [document(rng) for _ in range(count)], position, length))
         position += count
     ledger = Ledger(records=position, documents={split: sum(c for s, c in parts if s == split) for split, _ in parts})
     _write_receipt(root, entries, ledger)
     manifest = Manifest(
         corpus="tiny", config="sha256:tiny", dtype="uint16", shards=tuple(entries), ledger=ledger,
+        chunking=None if length is None else ChunkingConfig(mode="lines", length=length),
         tokenizer=TokenizerEntry(
             fingerprint=tokenizer.fingerprint, size=tokenizer.size, largest_id=tokenizer.largest_id,
             eod_token=EOD, eod_id=0, files=_tokenizer_files(root),
@@ -65,13 +69,25 @@ def write_corpus(root: Path, *, documents: int = 400, validation: int = 40, shar
     return str(root)
 
 
-def _write_shard(root: Path, split: str, part: int, documents: list[list[int]], position: int) -> ShardEntry:
+def cut(ids: list[int], length: int) -> list[list[int]]:
+    """A document as a few lines, each at most ``length`` tokens with its EOD."""
+    lines = [ids[at : at + length + 3] for at in range(0, len(ids) - 1, length + 3)]
+    return [[*[token for token in line if token][: length - 1], 0] for line in lines]
+
+
+def _write_shard(
+    root: Path, split: str, part: int, documents: list[list[int]], position: int, length: int | None
+) -> ShardEntry:
     folder = root / "shards" / split
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{TASK}-{part:02d}-{part:012x}"
-    writer = ShardWriter(folder, stem, "uint16")
+    writer = ShardWriter(folder, stem, "uint16", examples=length is not None)
     for number, ids in enumerate(documents, start=position):
-        writer.append(ids, piece=0, position=number, id=f"doc-{number}", text_bytes=3 * (len(ids) - 1))
+        examples = [ids] if length is None else cut(ids, length)
+        writer.append(
+            [token for example in examples for token in example], piece=0, position=number, id=f"doc-{number}",
+            text_bytes=3 * (len(ids) - 1), lengths=None if length is None else [len(example) for example in examples],
+        )  # fmt: skip
     return writer.close().entry(split, f"shards/{split}/{stem}")
 
 

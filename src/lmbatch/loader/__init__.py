@@ -20,7 +20,7 @@ from lmbatch.loader.batches import Batch, BatchLoader, Step, check_batch
 from lmbatch.loader.cache import ShardCache
 from lmbatch.loader.data import TokenData, open_train_data, read_manifest
 from lmbatch.loader.evaluation import EvaluationBatches, Sequences
-from lmbatch.loader.order import SampleOrder, Window
+from lmbatch.loader.order import SampleOrder, Window, samples_of
 from lmbatch.loader.origin import DocumentOrigin, documents_of
 from lmbatch.loader.reader import TokenReader, TokenSource, read_sample, read_samples
 from lmbatch.loader.state import LoaderState
@@ -47,4 +47,5 @@ __all__ = [
     "read_manifest",
     "read_sample",
     "read_samples",
+    "samples_of",
 ]

@@ -16,20 +16,40 @@ import numpy.typing as npt
 from lmbatch.errors import ConfigError
 from lmbatch.loader.order import SampleOrder
 from lmbatch.loader.reader import TokenSource, gather
-from lmbatch.loader.stream import Located
+from lmbatch.loader.stream import Ints, Located
 
 log = logging.getLogger(__name__)
 _LOCATE_AT_ONCE = 1024  # samples; the cost of a permutation is in its calls, not in its values
 _CLOSE_SECONDS = 5.0
+IGNORED = -100  # the label that the loss leaves out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """One forward pass: ``tokens`` is int64, (micro, sequence_length + 1); row i is global sample ``samples[i]``."""
+    """One forward pass: ``tokens`` is int64, (micro, sequence_length + 1); row i is global sample ``samples[i]``.
+
+    ``lengths`` (int64, 1-D) are the tokens of each row, what follows them being padding; None: nothing is padded.
+    """
 
     first_sample: int
     samples: tuple[int, ...]
     tokens: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64] | None = None
+
+    @property
+    def targets(self) -> int:
+        """Tokens that are predicted: all but the first of each row, and no padding."""
+        if self.lengths is None:
+            return int(self.tokens[:, 1:].size)
+        return int(self.lengths.sum()) - len(self.lengths)
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        """What is predicted, already shifted: int64, (micro, sequence_length), IGNORED where it is padding."""
+        labels = self.tokens[:, 1:]
+        if self.lengths is None:
+            return labels
+        padding = np.arange(1, self.tokens.shape[1]) >= self.lengths[:, None]
+        return np.where(padding, IGNORED, labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,28 +145,30 @@ class BatchLoader:
                 yield self._step(first, located[mine])
 
     def _step(self, first: int, located: Located) -> Step:
-        tokens = self._read(first + self._offset, located)
-        starts = range(0, self._per_rank, self._micro)
-        return Step(
-            first, tuple(self._batch(first + self._offset + at, tokens[at : at + self._micro]) for at in starts)
-        )
+        tokens, lengths = self._read(first + self._offset, located)
+        batches = []
+        for at in range(0, self._per_rank, self._micro):
+            rows, sample = slice(at, at + self._micro), first + self._offset + at
+            own = None if lengths is None else lengths[rows]
+            batches.append(Batch(sample, tuple(range(sample, sample + self._micro)), tokens[rows], own))
+        return Step(first, tuple(batches))
 
-    def _batch(self, first: int, tokens: npt.NDArray[np.int64]) -> Batch:
-        return Batch(first, tuple(range(first, first + len(tokens))), tokens)
-
-    def _read(self, first: int, located: Located) -> npt.NDArray[np.int64]:
+    def _read(self, first: int, located: Located) -> tuple[Ints, Ints | None]:
         """Samples from ``first`` on, window by window, so that never more than one window has to be at hand."""
         out = np.empty((self._per_rank, self._order.sequence_length + 1), np.int64)
+        lengths: list[Ints] = []
         done = 0
         while done < self._per_rank:
             self._enter_window(first + done)
             end = min(self._per_rank, self._held_end - first)
-            self._fill(first + done, located[done:end], out[done:end])
+            found = self._fill(first + done, located[done:end], out[done:end])
+            if found is not None:
+                lengths.append(found)
             done = end
-        return out
+        return out, np.concatenate(lengths) if lengths else None
 
-    def _fill(self, first: int, located: Located, out: npt.NDArray[np.int64]) -> None:
-        gather(self._source, located, lambda row: self._order.locate(first + row), out)
+    def _fill(self, first: int, located: Located, out: Ints) -> Ints | None:
+        return gather(self._source, located, lambda row: self._order.locate(first + row), out, self._order.pad_id)
 
     def _enter_window(self, sample: int) -> None:
         if sample < self._held_end:

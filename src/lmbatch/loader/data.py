@@ -14,8 +14,9 @@ from lmbatch.config import CacheConfig, DataConfig
 from lmbatch.errors import ConfigError, ObjectNotFoundError
 from lmbatch.loader.cache import ShardCache, total_bytes
 from lmbatch.loader.evaluation import EvaluationBatches, Sequences
-from lmbatch.loader.order import SampleOrder
-from lmbatch.loader.reader import TokenReader
+from lmbatch.loader.order import SampleOrder, units_of
+from lmbatch.loader.reader import TokenReader, files_of
+from lmbatch.loader.stream import Span
 from lmbatch.store import MANIFEST_KEY, Manifest, ShardEntry, Split, Store, open_store, parse_manifest
 
 log = logging.getLogger(__name__)
@@ -39,13 +40,21 @@ class TokenData:
             window_shards=config.window_shards,
         )
         cache = ShardCache(store, cache_folder(config.cache), config.cache.max_bytes)
-        self.reader = TokenReader(cache, self.entries, manifest.dtype)
-        self._sequences = Sequences([entry.tokens for entry in self.entries], self.reader, config.sequence_length)
+        self.reader = TokenReader(cache, self.entries, manifest.dtype, indexed=manifest.chunking is not None)
+        units = units_of(manifest, split)
+        self._sequences = Sequences(units, self.reader, config.sequence_length, self.order.pad_id)
 
     def read(self, number: int) -> npt.NDArray[np.int64]:
         """Sequence ``number`` of the split in the manifest's order, unshuffled: int64, (sequence_length + 1,)."""
-        tokens: npt.NDArray[np.int64] = self._sequences.read(range(number, number + 1))[0]
+        tokens: npt.NDArray[np.int64] = self._sequences.read(range(number, number + 1)).tokens[0]
         return tokens
+
+    def spans(self, sample: int) -> tuple[Span, ...]:
+        """The tokens of a global sample number, as pieces of shards, without padding."""
+        spans = self.order.locate(sample)
+        if self.order.pad_id is None:
+            return spans
+        return tuple(Span(span.shard, *self.reader.index(span.shard).place(span.start)) for span in spans)
 
     def evaluation(self, *, micro: int, batches: int, rank: int = 0, world_size: int = 1) -> EvaluationBatches:
         """The first ``batches`` batches of the split, unshuffled."""
@@ -73,7 +82,7 @@ def open_train_data(config: DataConfig, *, seed: int, split: Split = "train") ->
     store = open_store(config.store)
     manifest = read_manifest(store, config.digest)
     if split == "train" and store.local_path(MANIFEST_KEY) is None:
-        check_room(manifest.of(split), config)
+        check_room(manifest.of(split), config, indexed=manifest.chunking is not None)
     return TokenData(store, manifest, split, config, seed)
 
 
@@ -96,19 +105,20 @@ def read_manifest(store: Store, digest: str | None) -> Manifest:
     return manifest
 
 
-def check_room(entries: tuple[ShardEntry, ...], config: DataConfig) -> None:
-    """Raises ConfigError if the shards that must be on local disk at once cannot be."""
-    files, most = [entry.bin for entry in entries], config.cache.max_bytes
+def check_room(entries: tuple[ShardEntry, ...], config: DataConfig, *, indexed: bool = False) -> None:
+    """Raises ConfigError if the shards that must be on local disk at once, ``indexed`` or not, cannot be."""
+    files, most = files_of(entries, indexed=indexed), config.cache.max_bytes
     if config.shuffle == "global":
         if total_bytes(files) > most:
             raise ConfigError(
-                f"data.shuffle=global needs all {len(files)} shards, {total_bytes(files)} bytes, on local disk, but "
+                f"data.shuffle=global needs all {len(entries)} shards, {total_bytes(files)} bytes, on local disk, but "
                 f"data.cache.max_bytes is {most}",
                 remedy="set data.shuffle=windowed, or raise data.cache.max_bytes",
             )
         return
     # The last sample of a window may reach into the shard behind it, and any shards can become neighbours.
-    largest = sorted((file.size for file in files), reverse=True)[: config.window_shards + 1]
+    sizes = [total_bytes(files_of([entry], indexed=indexed)) for entry in entries]
+    largest = sorted(sizes, reverse=True)[: config.window_shards + 1]
     if sum(largest) > most:
         raise ConfigError(
             f"a window of data.window_shards={config.window_shards} can take {sum(largest)} bytes, but "

@@ -5,40 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from lmbatch.loader.batches import Batch
-from lmbatch.loader.order import samples_in
+from lmbatch.loader.order import samples_in, stride_of
 from lmbatch.loader.reader import TokenSource, gather
 from lmbatch.loader.stream import TokenStream
 
 
 class Sequences:
-    """The sequences of a split in the manifest's order, unshuffled; ``len()`` is their number, which may be 0."""
+    """The sequences of a split in the manifest's order, unshuffled; ``len()`` is their number, which may be 0.
 
-    def __init__(self, shard_tokens: Sequence[int], reader: TokenSource, sequence_length: int) -> None:
-        counts = np.asarray(shard_tokens, dtype=np.int64)
+    ``shard_units`` and ``pad_id`` as for SampleOrder.
+    """
+
+    def __init__(
+        self, shard_units: Sequence[int], reader: TokenSource, sequence_length: int, pad_id: int | None = None
+    ) -> None:
+        counts = np.asarray(shard_units, dtype=np.int64)
         self._stream = TokenStream.of(np.arange(len(counts)), counts)
-        self._count = samples_in(int(counts.sum()), sequence_length)
+        self._stride, self._overlap = stride_of(sequence_length, pad_id)
+        self._count = samples_in(int(counts.sum()), self._stride, self._overlap)
         self._source = reader
-        self._length = sequence_length
+        self._length, self._pad_id = sequence_length, pad_id
 
     def __len__(self) -> int:
         return self._count
 
-    def read(self, numbers: range) -> npt.NDArray[np.int64]:
-        """int64, (len(numbers), sequence_length + 1). Raises IndexError, and what the reader raises."""
+    def read(self, numbers: range) -> Batch:
+        """These sequences as one batch. Raises IndexError, and what the reader raises."""
         if numbers and not 0 <= min(numbers) <= max(numbers) < self._count:
             raise IndexError(f"sequences {numbers} of {self._count}")
-        starts = np.array(numbers, dtype=np.int64) * self._length
+        starts = np.array(numbers, dtype=np.int64) * self._stride
         tokens = np.empty((len(numbers), self._length + 1), np.int64)
-        located = self._stream.locate(starts, self._length + 1)
-        gather(self._source, located, lambda row: self._stream.spans(int(starts[row]), self._length + 1), tokens)
-        return tokens
+        size = self._stride + self._overlap
+        lengths = gather(
+            self._source,
+            self._stream.locate(starts, size),
+            lambda row: self._stream.spans(int(starts[row]), size),
+            tokens,
+            self._pad_id,
+        )
+        return Batch(numbers.start, tuple(numbers), tokens, lengths)
 
     def hold(self, count: int) -> None:
         """Keeps the shards of the first ``count`` sequences at hand. Raises ConfigError if they are too large."""
-        spans = self._stream.spans(0, count * self._length + 1) if count else ()
+        spans = self._stream.spans(0, count * self._stride + self._overlap) if count else ()
         self._source.hold([span.shard for span in spans], [])
 
 
@@ -66,5 +77,4 @@ class EvaluationBatches:
         return map(self._batch, self._firsts)
 
     def _batch(self, first: int) -> Batch:
-        samples = range(first, min(first + self._micro, self.samples))
-        return Batch(first, tuple(samples), self._sequences.read(samples))
+        return self._sequences.read(range(first, min(first + self._micro, self.samples)))

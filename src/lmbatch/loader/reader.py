@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import resource
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from lmbatch.errors import ShardError
 from lmbatch.loader.cache import ShardCache
 from lmbatch.loader.order import SampleOrder
 from lmbatch.loader.prefetch import Prefetcher
 from lmbatch.loader.stream import Ints, Located, Span
-from lmbatch.shards import TokenArray, map_tokens
+from lmbatch.shards import ShardIndex, TokenArray, map_index, map_tokens
 from lmbatch.store import FileEntry, ShardEntry
 
 _MOST_OPEN = 16_384
@@ -26,19 +27,27 @@ class TokenSource(Protocol):
     def tokens(self, shard: int) -> TokenArray:
         """All tokens of a shard, 1-D, in the shard's own dtype."""
 
+    def index(self, shard: int) -> ShardIndex:
+        """Where each example of a shard lies; asked for only where samples are examples."""
+
     def hold(self, current: Sequence[int], upcoming: Sequence[int]) -> None:
         """The shards of the current window stay at hand; those of the next one may be fetched in the background."""
 
 
 class TokenReader:
-    """The shards of one split, mapped into memory through a cache when they are first looked at."""
+    """The shards of one split, mapped into memory through a cache when they are first looked at.
 
-    def __init__(self, cache: ShardCache, entries: Sequence[ShardEntry], dtype: str) -> None:
+    ``indexed``: their indexes are needed as well.
+    """
+
+    def __init__(self, cache: ShardCache, entries: Sequence[ShardEntry], dtype: str, *, indexed: bool = False) -> None:
         self._cache = cache
         self._entries = entries
         self._dtype = dtype
+        self._indexed = indexed
         self._open: OrderedDict[int, TokenArray] = OrderedDict()
-        self._most_open = _most_open()
+        self._indexes: dict[int, ShardIndex] = {}
+        self._most_open = _most_open() // (2 if indexed else 1)
         self._prefetcher: Prefetcher[FileEntry] = Prefetcher(cache.path)
 
     def tokens(self, shard: int) -> TokenArray:
@@ -50,8 +59,22 @@ class TokenReader:
             tokens = map_tokens(self._cache.path(entry.bin), self._dtype, entry.tokens).view(np.ndarray)
             self._open[shard] = tokens
             if len(self._open) > self._most_open:
-                self._open.popitem(last=False)
+                self._indexes.pop(self._open.popitem(last=False)[0], None)
         return tokens
+
+    def index(self, shard: int) -> ShardIndex:
+        """Where each sequence of a shard lies, mapped. Raises what ShardCache.path() raises, and ShardError."""
+        index = self._indexes.get(shard)
+        if index is None:
+            entry = self._entries[shard]
+            path = self._cache.path(entry.idx)
+            index = self._indexes[shard] = map_index(path)
+            if index.sequences != entry.sequences:
+                raise ShardError(
+                    f"{path}: {index.sequences} sequences, the manifest says {entry.sequences}",
+                    remedy="run `lmbatch verify` on the store",
+                )
+        return index
 
     def hold(self, current: Sequence[int], upcoming: Sequence[int]) -> None:
         """Keeps the current window in the cache and fetches it and the next one, as far as it fits, in order.
@@ -61,21 +84,40 @@ class TokenReader:
         keep = set(current) | set(upcoming)
         for shard in [shard for shard in list(self._open) if shard not in keep]:
             self._open.pop(shard, None)
-        needed = [self._entries[shard].bin for shard in current]
-        later = self._cache.hold(needed, [self._entries[shard].bin for shard in upcoming])
+            self._indexes.pop(shard, None)
+        needed = self._files(current)
+        later = self._cache.hold(needed, self._files(upcoming))
         self._prefetcher.want([*needed, *later])
 
     def close(self) -> None:
         """Unmaps the shards and lets go of the cache."""
         self._prefetcher.close()
         self._open.clear()
+        self._indexes.clear()
         self._cache.close()
+
+    def _files(self, shards: Sequence[int]) -> list[FileEntry]:
+        return files_of([self._entries[shard] for shard in shards], indexed=self._indexed)
+
+
+def files_of(entries: Iterable[ShardEntry], *, indexed: bool) -> list[FileEntry]:
+    """The files that are read of shards: their payload, and their indexes if samples are examples."""
+    return [file for entry in entries for file in ((entry.idx, entry.bin) if indexed else (entry.bin,))]
 
 
 def gather(
-    source: TokenSource, located: Located, spans: Callable[[int], tuple[Span, ...]], out: npt.NDArray[np.int64]
-) -> None:
-    """Copies sample i of ``located`` into ``out[i]``; ``spans(i)`` is asked for those that lie in several shards."""
+    source: TokenSource,
+    located: Located,
+    spans: Callable[[int], tuple[Span, ...]],
+    out: Ints,
+    pad_id: int | None = None,
+) -> Ints | None:
+    """Copies sample i of ``located`` into ``out[i]``; ``spans(i)`` is asked for those that lie in several shards.
+
+    With ``pad_id`` samples are examples, padded with it; then their own lengths are returned.
+    """
+    if pad_id is not None:
+        return _gather_examples(source, located, out, pad_id)
     length = out.shape[1]
     places = zip(located.shard.tolist(), located.start.tolist(), located.whole.tolist(), strict=True)
     for row, (shard, start, whole) in enumerate(places):
@@ -83,12 +125,23 @@ def gather(
             out[row] = source.tokens(shard)[start : start + length]
         else:
             out[row] = np.concatenate([_piece(source, span) for span in spans(row)])
+    return None
+
+
+def _gather_examples(source: TokenSource, located: Located, out: Ints, pad_id: int) -> Ints:
+    lengths = np.empty(len(out), np.int64)
+    out[:] = pad_id
+    for row, (shard, number) in enumerate(zip(located.shard.tolist(), located.start.tolist(), strict=True)):
+        start, length = source.index(shard).place(number)
+        out[row, :length] = source.tokens(shard)[start : start + length]
+        lengths[row] = length
+    return lengths
 
 
 def read_samples(order: SampleOrder, source: TokenSource, samples: Ints) -> npt.NDArray[np.int64]:
     """The tokens of ``samples`` (ascending global numbers): int64, (len(samples), sequence_length + 1)."""
     out = np.empty((len(samples), order.sequence_length + 1), np.int64)
-    gather(source, order.locate_many(samples), lambda row: order.locate(int(samples[row])), out)
+    gather(source, order.locate_many(samples), lambda row: order.locate(int(samples[row])), out, order.pad_id)
     return out
 
 

@@ -72,6 +72,10 @@ class ShardIndex:
         """The first token of each document, counted from the beginning of the shard."""
         return self.pointers[self.firsts[:-1]] // itemsize_of(self.dtype)
 
+    def place(self, sequence: int) -> tuple[int, int]:
+        """The first token of a sequence, counted from the beginning of the shard, and its number of tokens."""
+        return int(self.pointers[sequence]) // itemsize_of(self.dtype), int(self.lengths[sequence])
+
     def document_tokens(self) -> npt.NDArray[np.int64]:
         """The tokens of each document, over all its sequences."""
         return np.diff(np.append(self.starts(), self.tokens))

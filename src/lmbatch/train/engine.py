@@ -32,10 +32,12 @@ _PARTS = 4  # a 64-bit sum travels as four 16-bit parts, which float64 adds exac
 class Gradients:
     """What a forward and backward pass over the global batch gave; the same on every process.
 
-    ``loss`` is nats per token; ``data`` identifies the tokens; ``stop`` tells whether any process was asked to stop.
+    ``loss`` is nats per token over ``tokens`` predicted tokens, none of them padding; ``data`` identifies the batch;
+    ``stop`` tells whether any process was asked to stop.
     """
 
     loss: float
+    tokens: int
     grad_norm: float
     data: str
     stop: bool
@@ -50,9 +52,16 @@ def sample_digest(sample: int, tokens: np.ndarray) -> int:
 
 
 def batches_digest(batches: Sequence[Batch]) -> int:
-    """The sum of the samples' digests modulo 2^64: no matter how they are spread over batches and processes."""
-    pairs = ((n, row) for batch in batches for n, row in zip(batch.samples, batch.tokens, strict=True))
-    return sum(sample_digest(sample, row) for sample, row in pairs) % 2**64
+    """The sum of the samples' digests modulo 2^64: no matter how they are spread over batches and processes.
+
+    Padding is no part of a sample.
+    """
+    total = 0
+    for batch in batches:
+        lengths = [batch.tokens.shape[1]] * len(batch.samples) if batch.lengths is None else batch.lengths.tolist()
+        for sample, row, length in zip(batch.samples, batch.tokens, lengths, strict=True):
+            total += sample_digest(sample, row[:length])
+    return total % 2**64
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -70,7 +79,7 @@ class Engine:
         self._config = config
         self._accelerator: Any = accelerator  # its methods carry no types
         self.ranks = Ranks(accelerator)
-        self.tokens_per_step = config.batch.size * config.data.sequence_length
+        self.most_tokens_per_step = config.batch.size * config.data.sequence_length
         self.plain_optimizer = optimizer
         prepare: Any = accelerator.prepare
         self._model, self._optimizer = prepare(model, optimizer)
@@ -94,10 +103,11 @@ class Engine:
         self._model.train()
         self._optimizer.zero_grad()
         self._micro_losses = []
+        tokens = self._targets(step)
         for index, batch in enumerate(step.batches):
             last = index == len(step.batches) - 1
             with contextlib.nullcontext() if last else self._accelerator.no_sync(self._model):
-                self._backward(batch)
+                self._backward(batch, tokens)
         norm = self._clip()
         digest = batches_digest(step.batches)
         parts = [float(digest >> (16 * part) & 0xFFFF) for part in range(_PARTS)]
@@ -105,7 +115,7 @@ class Engine:
         # The flag is asked as late as possible: a signal during the passes above counts for this step.
         loss, stops, *parts = self.ranks.total([own, float(stop.reason is not None), *parts])
         whole = sum(int(value) << (16 * part) for part, value in enumerate(parts)) % 2**64
-        return Gradients(loss / self.tokens_per_step, norm, f"{whole:016x}", stops > 0)
+        return Gradients(loss / tokens, tokens, norm, f"{whole:016x}", stops > 0)
 
     def apply(self, lr: float) -> None:
         """Take the optimizer step that the gradients of the last call ask for."""
@@ -120,22 +130,32 @@ class Engine:
             if not math.isfinite(loss.item())
         ]
 
-    def summed_loss(self, tokens: np.ndarray) -> float:
-        """Summed cross-entropy in nats of (B, T + 1) tokens, without gradients or dropout."""
+    def summed_loss(self, batch: Batch) -> float:
+        """Summed cross-entropy in nats of a batch's predicted tokens, without gradients or dropout."""
         self.plain_model.train(False)
         with torch.no_grad():
-            return float(self._loss(self.plain_model, tokens).item())
+            return float(self._loss(self.plain_model, batch).item())
 
-    def _backward(self, batch: Batch) -> None:
-        loss = self._loss(self._model, batch.tokens)
+    def _targets(self, step: Step) -> int:
+        """Predicted tokens of the global batch. Other processes are asked only where samples are padded."""
+        if step.batches[0].lengths is None:
+            return self.most_tokens_per_step
+        return int(self.ranks.total([float(sum(batch.targets for batch in step.batches))])[0])
+
+    def _backward(self, batch: Batch, tokens: int) -> None:
+        loss = self._loss(self._model, batch)
         # Data parallelism averages gradients over the processes; the loss is a mean over the global batch.
-        self._accelerator.backward(loss * (self.ranks.world / self.tokens_per_step))
+        self._accelerator.backward(loss * (self.ranks.world / tokens))
         self._micro_losses.append(loss.detach())
 
-    def _loss(self, model: nn.Module, tokens: np.ndarray) -> torch.Tensor:
-        on_device = torch.from_numpy(tokens).to(self._accelerator.device, torch.int64)
-        logits = model(input_ids=on_device[:, :-1], use_cache=False).logits
-        return causal_loss(logits, on_device[:, 1:])
+    def _loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        tokens = torch.from_numpy(batch.tokens).to(self._accelerator.device, torch.int64)
+        labels = tokens[:, 1:]
+        if batch.lengths is not None:
+            labels = torch.from_numpy(batch.labels()).to(self._accelerator.device, torch.int64)
+        # Padding stands behind what is attended to, so a causal model needs no mask for it.
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        return causal_loss(logits, labels)
 
     def _clip(self) -> float:
         limit = self._config.optimizer.clip_norm

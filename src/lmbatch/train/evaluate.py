@@ -45,8 +45,8 @@ def evaluate(validation: Validation, engine: Engine, *, check: Callable[[], None
         check()
         batch = next(batches, None)
         if batch is not None:
-            loss += engine.summed_loss(batch.tokens)
-            tokens += batch.tokens[:, 1:].size
+            loss += engine.summed_loss(batch)
+            tokens += batch.targets
     loss, counted = engine.ranks.total([loss, float(tokens)])
     mean = loss / counted
     return {

@@ -89,7 +89,7 @@ class Loop:
         self._check_finite(step, gradients)
         lr = lr_at(number, self.config.optimizer, self.config.schedule, self.total)
         self.engine.apply(lr)
-        self._advance(gradients.loss)
+        self._advance(gradients)
         self._record(self._row(gradients, step.first_sample, lr, time.monotonic() - start))
         if number == self.standing.resumed_from:
             self.hooks.first_step()
@@ -98,17 +98,16 @@ class Loop:
             self.stop.request("another process")
             self.stop.check()
 
-    def _advance(self, loss: float) -> None:
+    def _advance(self, gradients: Gradients) -> None:
         size = self.config.batch.size
         self.position.step += 1
         self.position.samples += size
-        self.position.tokens += size * self.config.data.sequence_length
+        self.position.tokens += gradients.tokens
         self.standing.step = self.position.step
-        self.standing.loss = loss
+        self.standing.loss = gradients.loss
 
     def _row(self, gradients: Gradients, first_sample: int, lr: float, seconds: float) -> Record:
-        tokens = self.engine.tokens_per_step
-        speed = tokens / seconds
+        speed = gradients.tokens / seconds
         return {
             "step": self.position.step,
             "loss": gradients.loss,
@@ -116,7 +115,7 @@ class Loop:
             "grad_norm": gradients.grad_norm if math.isfinite(gradients.grad_norm) else None,
             "samples": [first_sample, first_sample + self.config.batch.size],
             "data": gradients.data,
-            "tokens": tokens,
+            "tokens": gradients.tokens,
             "seconds": seconds,
             "tokens_per_second": speed,
             "mfu": None if self.mfu_of_speed is None else speed * self.mfu_of_speed,

@@ -17,7 +17,7 @@ from lmbatch.checkpoint import CheckpointFacts, Checkpoints, save_training_state
 from lmbatch.checkpoint.checkpoints import Checkpoint
 from lmbatch.config import TrainConfig, fingerprint
 from lmbatch.errors import StopRequested
-from lmbatch.loader import BatchLoader, LoaderState, TokenData, check_batch, documents_of, open_train_data
+from lmbatch.loader import BatchLoader, LoaderState, TokenData, check_batch, documents_of, open_train_data, samples_of
 from lmbatch.model import build_model, flops_per_token, parameter_counts, peak_flops
 from lmbatch.store import Manifest, open_store
 from lmbatch.train.attempts import AttemptLog, check_progress
@@ -151,7 +151,7 @@ class Worker:
         config = self._config
         if config.evaluate.batches == 0:
             return None
-        if manifest.tokens("validation") <= config.data.sequence_length:
+        if not samples_of(manifest, "validation", config.data.sequence_length):
             log.warning("no evaluation: the validation split has not one sample of data.sequence_length")
             return None
         data = stack.enter_context(open_train_data(config.data, seed=config.seed, split="validation"))
@@ -218,7 +218,7 @@ def _write_state(folder: Path, engine: Engine) -> None:
 
 def _origins(data: TokenData, samples: list[int]) -> list[str]:
     """The documents that samples were cut from, in words."""
-    spans = [span for sample in samples for span in data.order.locate(sample)]
+    spans = [span for sample in samples for span in data.spans(sample)]
     found = documents_of(data.store, data.manifest, "train", spans)
     return list(dict.fromkeys(f"{doc.path} at {doc.position} (id {doc.id})" for doc in found))
 
@@ -244,5 +244,10 @@ def _log_summary(config: TrainConfig, engine: Engine, data: TokenData, step: int
              f"{counts.non_embedding:,}")  # fmt: skip
     log.info("corpus %s, %s tokens, digest %s", data.manifest.corpus, f"{data.manifest.tokens('train'):,}",
              data.manifest.digest)  # fmt: skip
-    log.info("%s tokens per step, %d steps (%.2f epochs), %s", f"{engine.tokens_per_step:,}", total, epochs,
+    chunking = data.manifest.chunking
+    log.info("%s%s tokens per step, %d steps (%.2f epochs), %s", "" if chunking is None else "at most ",
+             f"{engine.most_tokens_per_step:,}", total, epochs,
              f"resumes at step {step}" if step else "starts at step 0")  # fmt: skip
+    if chunking is not None and chunking.most <= config.data.sequence_length:
+        log.warning("no example has more than %d tokens, so of data.sequence_length %d the rest is padding",
+                    chunking.most, config.data.sequence_length)  # fmt: skip
