@@ -43,9 +43,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 def test_a_server_that_is_killed_in_the_middle_and_started_again(
     tmp_path: Path, server: Any, driver_dies: bool
 ) -> None:
-    write_files(tmp_path / "raw", files=4, documents=100)
+    write_files(tmp_path / "raw", files=3, documents=60)
     write_tokenizer(tmp_path / "tok")
-    small = {"tasks": {"bytes": 2500}}
+    small = {"tasks": {"bytes": 4000}}
     quiet = preprocess_here(config_for(tmp_path, store=str(tmp_path / "quiet"), **small))
     uri = f"{server.settings.uri}/job"
     path = tmp_path / "config.yaml"
@@ -59,7 +59,7 @@ def test_a_server_that_is_killed_in_the_middle_and_started_again(
         wait_until(lambda: sum(1 for _ in store.list("receipts/")) >= 3)
         server.kill()
         logs = [log, *(tmp_path / "jobs").rglob("*.err")]
-        wait_until(lambda: sum("attempt 3 for 300 s" in each.read_text() for each in logs) >= 2)
+        wait_until(lambda: sum("attempt 2 for 300 s" in each.read_text() for each in logs) >= 2)
         assert driver.poll() is None
         if driver_dies:
             driver.kill()

@@ -6,29 +6,47 @@ Headers, Host included, pass unchanged, so that the client's signatures stay val
 from __future__ import annotations
 
 import http.client
+import random
+import socket
+import struct
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+# What happens to a request in bad weather.
+WEATHER = {
+    "GET": ("503", "refused", "reset", "truncated", "stalled"),
+    "HEAD": ("503", "refused", "reset"),
+    "PUT": ("503", "refused", "reset", "lost answer", "lost answer"),
+    "DELETE": ("503", "refused", "lost answer"),
+}
+LONGEST_BURST = 4
 NO_SPACE = b"<Error><Code>InternalError</Code><Message>write volume: no space left on device</Message></Error>"
 
 
 class FaultProxy:
     """``inject("PUT", "503", "lost answer")`` spoils the next two PUT requests; every other request passes.
 
-    Faults: ``503`` and ``full`` answer without forwarding; ``refused`` closes the connection without forwarding;
-    ``lost answer`` forwards and then closes; ``truncated`` sends half of the answer's body and closes; ``stalled``
-    sends half of it and then nothing until the proxy is closed, or the client has waited for 10 s (``outlasted``).
+    Faults: ``503`` and ``full`` answer without forwarding; ``refused`` closes the connection without forwarding, and
+    ``reset`` tears it down; ``lost answer`` forwards and then closes; ``truncated`` sends half of the answer's body and
+    closes; ``stalled`` sends half of it and then nothing until the proxy is closed, or the client has waited for
+    ``patience`` seconds (``outlasted``).
+
+    ``weather(rate, seed)`` spoils that share of all requests instead, 503 in bursts.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, patience: float = 10.0) -> None:
         self._target = urlsplit(endpoint).netloc
         self._faults: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self.released = threading.Event()
         self.requests: list[str] = []
         self.outlasted = False
+        self.met: Counter[str] = Counter()
+        self._patience = patience
+        self._rate, self._luck, self._burst = 0.0, random.Random(), 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -47,6 +65,10 @@ class FaultProxy:
     def inject(self, method: str, *faults: str) -> None:
         self._faults += [(method, fault) for fault in faults]
 
+    def weather(self, rate: float, seed: int) -> None:
+        """From now on spoil this share of the requests."""
+        self._rate, self._luck = rate, random.Random(seed)
+
     @property
     def pending(self) -> list[tuple[str, str]]:
         """Faults that have not been used."""
@@ -59,7 +81,21 @@ class FaultProxy:
                 if wanted == method:
                     del self._faults[number]
                     return fault
-        return None
+            fault = self._drawn(method)
+            if fault is not None:
+                self.met[fault] += 1
+            return fault
+
+    def _drawn(self, method: str) -> str | None:
+        if self._burst:
+            self._burst -= 1
+            return "503"
+        if not self._rate or self._luck.random() >= self._rate:
+            return None
+        fault = self._luck.choice(WEATHER.get(method, ("503",)))
+        if fault == "503":
+            self._burst = self._luck.randrange(LONGEST_BURST)
+        return fault
 
     def forward(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
         connection = http.client.HTTPConnection(self._target, timeout=30)
@@ -82,9 +118,11 @@ class FaultProxy:
             def handle_any(self) -> None:
                 fault = proxy.fault_for(self.command)
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                if fault in ("503", "full", "refused"):
+                if fault in ("503", "full", "refused", "reset"):
                     self.close_connection = True
-                    if fault != "refused":
+                    if fault == "reset":  # closing with a linger time of 0 sends RST (socket(7))
+                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    elif fault != "refused":
                         status, text = (503, SLOW_DOWN) if fault == "503" else (500, NO_SPACE)
                         self.reply(status, {"Content-Type": "application/xml"}, text, len(text))
                     return
@@ -105,7 +143,7 @@ class FaultProxy:
                     return
                 self.close_connection = True
                 self.reply(answer.status, headers, content[: len(content) // 2], length)
-                if fault == "stalled" and not proxy.released.wait(10):
+                if fault == "stalled" and not proxy.released.wait(proxy._patience):
                     proxy.outlasted = True
 
             def reply(self, status: int, headers: dict[str, str], content: bytes, length: int) -> None:
