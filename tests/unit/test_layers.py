@@ -23,13 +23,27 @@ MAY_IMPORT = {
     "shards": {"config", "store"},
     "preprocess": {"config", "store", "corpus", "tokens", "shards"},
     "loader": {"config", "store", "shards"},
+    "interchange": {"config", "store", "shards", "loader"},
     "model": {"config"},
     "checkpoint": {"config", "store"},
     "infer": {"config", "store", "model", "checkpoint"},
     "train": {"config", "store", "tokens", "loader", "model", "checkpoint", "infer"},
     "launch": {"config", "store", "corpus", "tokens", "shards", "preprocess"},
     "report": {"config", "store", "preprocess", "checkpoint", "train"},
-    "cli": {"config", "store", "corpus", "tokens", "preprocess", "launch", "report", "checkpoint", "train", "infer"},
+    "cli": {
+        "config",
+        "store",
+        "corpus",
+        "tokens",
+        "preprocess",
+        "loader",
+        "interchange",
+        "launch",
+        "report",
+        "checkpoint",
+        "train",
+        "infer",
+    },
 }
 HEAVY = ("torch", "transformers", "accelerate", "deepspeed", "safetensors", "datasets", "tensorboard")
 

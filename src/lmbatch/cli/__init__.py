@@ -30,6 +30,7 @@ VERBS = {
     "task": ("lmbatch.cli.task", "Do named tasks of a stored plan, here and now."),
     "verify": ("lmbatch.cli.verify", "Re-read every byte of a store against its receipts and manifest."),
     "repair": ("lmbatch.cli.repair", "Do again only what fails verification."),
+    "data": ("lmbatch.cli.data", "Hand a preprocessed corpus to other tools: Parquet, Megatron-LM, GPT-NeoX."),
     "train": ("lmbatch.cli.train", "Train a model; run it again to resume."),
     "status": ("lmbatch.cli.status", "Show how far a run or a preprocessing store is, and every attempt at it."),
     "compare": ("lmbatch.cli.compare", "Compare two runs step by step, bit for bit."),

@@ -18,10 +18,10 @@ values, LoaderState: the manifest's digest, the seed, and how many samples are d
 
 from lmbatch.loader.batches import Batch, BatchLoader, Step, check_batch
 from lmbatch.loader.cache import ShardCache
-from lmbatch.loader.data import TokenData, open_train_data, read_manifest
+from lmbatch.loader.data import TokenData, cache_folder, open_train_data, read_manifest
 from lmbatch.loader.evaluation import EvaluationBatches, Sequences
 from lmbatch.loader.order import SampleOrder, Window, samples_of
-from lmbatch.loader.origin import DocumentOrigin, documents_of
+from lmbatch.loader.origin import DocumentOrigin, documents_of, task_of
 from lmbatch.loader.reader import TokenReader, TokenSource, read_sample, read_samples
 from lmbatch.loader.state import LoaderState
 from lmbatch.loader.stream import Span
@@ -41,6 +41,7 @@ __all__ = [
     "TokenReader",
     "TokenSource",
     "Window",
+    "cache_folder",
     "check_batch",
     "documents_of",
     "open_train_data",
@@ -48,4 +49,5 @@ __all__ = [
     "read_sample",
     "read_samples",
     "samples_of",
+    "task_of",
 ]

@@ -69,9 +69,10 @@ class TokenReader:
             entry = self._entries[shard]
             path = self._cache.path(entry.idx)
             index = self._indexes[shard] = map_index(path)
-            if index.sequences != entry.sequences:
+            expected = entry.documents if entry.sequences is None else entry.sequences
+            if index.sequences != expected:
                 raise ShardError(
-                    f"{path}: {index.sequences} sequences, the manifest says {entry.sequences}",
+                    f"{path}: {index.sequences} sequences, the manifest says {expected}",
                     remedy="run `lmbatch verify` on the store",
                 )
         return index

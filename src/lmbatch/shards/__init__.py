@@ -15,7 +15,7 @@ it has one sequence or more. Other trainers read the first two files as they are
 imports ``errors`` and ``store``.
 """
 
-from lmbatch.shards.docs import DocumentRow, read_rows
+from lmbatch.shards.docs import DocumentRow, read_rows, read_table
 from lmbatch.shards.dtypes import DTYPES, DtypeName, TokenArray, dtype_for
 from lmbatch.shards.index import ShardIndex, encode_index, map_index, parse_index
 from lmbatch.shards.reader import Shard, map_tokens
@@ -37,5 +37,6 @@ __all__ = [
     "map_tokens",
     "parse_index",
     "read_rows",
+    "read_table",
     "verify_shard",
 ]

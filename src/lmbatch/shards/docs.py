@@ -134,6 +134,28 @@ def read_rows(stream: BinaryIO, documents: Sequence[int], where: str) -> list[Do
     return rows
 
 
+def read_table(stream: BinaryIO, first: int, end: int, where: str) -> Any:
+    """Documents ``first`` up to but without ``end`` as an Arrow table; only the row groups that hold one are read.
+
+    Raises ShardError for a file that is no docs.parquet, or that has no such rows.
+    """
+    file = _open(stream, where)
+    found, begin = [], 0
+    for group in range(file.num_row_groups):
+        size = file.metadata.row_group(group).num_rows
+        low, high = max(first - begin, 0), min(end - begin, size)
+        if low < high:
+            found.append(_group(file, group, where, None).slice(low, high - low))
+        begin += size
+    table = pa.concat_tables(found) if found else SCHEMA.empty_table()
+    if table.num_rows != end - first:
+        raise ShardError(
+            f"{where}: asked for documents {first} to {end - 1}, but it has {begin} rows",
+            remedy="run `lmbatch verify` on the store",
+        )
+    return table
+
+
 def _open(stream: BinaryIO, where: str) -> Any:
     try:
         file = pq.ParquetFile(stream)
