@@ -42,6 +42,7 @@ class UsageError(LmbatchError):
 
 _EXTRAS = {
     "obstore": "s3",
+    "rensa": "dedup",
     "torch": "train",
     "transformers": "train",
     "accelerate": "train",

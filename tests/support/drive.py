@@ -12,7 +12,7 @@ from typing import Any
 
 from lmbatch.config import PreprocessConfig
 from lmbatch.launch import open_target
-from lmbatch.preprocess import Plan, make_plan, merge, open_raw, run_task, store_plan
+from lmbatch.preprocess import Plan, Worker, make_plan, merge, open_raw, stages_of, store_plan
 from lmbatch.store import Manifest, Store
 from lmbatch.tokens import Encoder
 
@@ -58,18 +58,20 @@ def prepare(config: PreprocessConfig, store: Store | None = None) -> tuple[Store
     """Plan, and store the plan: (store, raw, plan, encoder)."""
     target = store if store is not None else open_target(config)
     plan, tokenizer = make_plan(config)
-    store_plan(target, plan, tokenizer)
+    plan = store_plan(target, plan, tokenizer)
     return target, open_raw(plan), plan, Encoder(tokenizer, config.tokenizer.engine)
 
 
 def preprocess_here(config: PreprocessConfig, store: Store | None = None, shuffle: int | None = None) -> Manifest:
-    """The whole job in this process; ``shuffle`` does the tasks in another order."""
-    target, raw, plan, encoder = prepare(config, store)
-    tasks = list(plan.tasks)
-    if shuffle is not None:
-        random.Random(shuffle).shuffle(tasks)
-    for task in tasks:
-        run_task(target, raw, plan, task, encoder, Path(config.spool or "spool"))
+    """The whole job in this process; ``shuffle`` does the tasks of each stage in another order."""
+    target, raw, plan, _ = prepare(config, store)
+    worker = Worker(target, raw, plan, Path(config.spool or "spool"))
+    for stage in stages_of(plan):
+        units = list(stage.units)
+        if shuffle is not None:
+            random.Random(shuffle).shuffle(units)
+        for unit in units:
+            worker.run(unit.id)
     return merge(target, plan)
 
 

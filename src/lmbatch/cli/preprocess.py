@@ -74,7 +74,8 @@ def command(
 
 def progress_lines(now: Progress) -> list[str]:
     """What is shown below the bar: counts and rates, what was left out, and the tasks that take longest."""
-    lines = [f"{now.tasks_done:,}/{now.tasks:,} tasks, {now.documents:,} documents, {now.tokens:,} tokens"]
+    stage = "" if now.stage == "tokenize" else f"{now.stage}: "
+    lines = [f"{stage}{now.tasks_done:,}/{now.tasks:,} tasks, {now.documents:,} documents, {now.tokens:,} tokens"]
     if now.bytes_per_second:
         lines[0] += (
             f"; now {human_bytes(now.bytes_per_second)}/s, {now.documents_per_second or 0:,.0f} documents/s, "

@@ -9,12 +9,13 @@ import click
 from lmbatch.errors import TaskError, UsageError
 from lmbatch.launch.backend import TaskBatch
 from lmbatch.launch.preprocess import spool_of, sweep_spool
-from lmbatch.preprocess import load_plan
+from lmbatch.preprocess import load_plan, stages_of
 from lmbatch.store import open_store
 
 EPILOG = """\b
 Example:
   lmbatch task s3://bucket/wudao task-000017 task-000018
+  lmbatch task s3://bucket/wudao sign-000003
 """
 
 
@@ -25,11 +26,12 @@ def command(store: str, tasks: tuple[str, ...]) -> None:
     """Do TASKS of the plan in STORE, here and now; those with a receipt are left alone."""
     target = open_store(store)
     plan = load_plan(target)
-    unknown = set(tasks) - {task.id for task in plan.tasks}
+    stages = stages_of(plan)
+    unknown = set(tasks) - {unit.id for stage in stages for unit in stage.units}
     if unknown:
         raise UsageError(
             f"the plan in {store} has no task {sorted(unknown)[0]}",
-            remedy=f"it has {plan.tasks[0].id} to {plan.tasks[-1].id}",
+            remedy="it has " + ", ".join(f"{stage.units[0].id} to {stage.units[-1].id}" for stage in stages),
         )
     spool: Path = spool_of(plan.config, plan)
     try:

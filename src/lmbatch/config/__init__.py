@@ -15,6 +15,7 @@ Everything may import this package; it imports only ``errors``.
 
 from lmbatch.config.chunking import ChunkingConfig, ChunkingMode
 from lmbatch.config.cleaning import CleaningConfig, CleaningRules
+from lmbatch.config.dedup import DedupConfig, NearConfig
 from lmbatch.config.fingerprint import differences, fingerprint, identity
 from lmbatch.config.load import dump_yaml, load_config
 from lmbatch.config.preprocess import (
@@ -54,9 +55,11 @@ __all__ = [
     "CleaningRules",
     "CorpusConfig",
     "DataConfig",
+    "DedupConfig",
     "EvaluateConfig",
     "GenerateConfig",
     "ModelConfig",
+    "NearConfig",
     "OptimizerConfig",
     "PreprocessConfig",
     "ReportConfig",

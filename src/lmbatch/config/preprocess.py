@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from lmbatch.config.base import Bytes, Section, added, operational
 from lmbatch.config.chunking import ChunkingConfig
 from lmbatch.config.cleaning import CleaningConfig
+from lmbatch.config.dedup import DedupConfig
 
 Format = Literal["json_array", "json_lines", "csv", "txt_lines", "txt_files", "parquet", "dataset"]
 
@@ -105,6 +106,7 @@ class PreprocessConfig(Section):
 
     corpus: CorpusConfig
     cleaning: CleaningConfig = CleaningConfig()
+    dedup: DedupConfig | None = added(None, description="De-duplication over the whole corpus; off without it.")
     tokenizer: TokenizerRef
     chunking: ChunkingConfig | None = added(
         None, description="How documents become examples (mode, length); without it they are packed."

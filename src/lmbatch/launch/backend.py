@@ -24,7 +24,7 @@ from lmbatch.errors import (
 )
 
 if TYPE_CHECKING:
-    from lmbatch.preprocess import Task
+    from lmbatch.preprocess import Unit
 
 # Doing these again gives the same answer.
 _FINAL = (CorpusError, PlanError, StoreAccessError, StoreFullError, TokenizerError, UnsafeStoreError)
@@ -57,8 +57,9 @@ class TaskBatch:
 
     def __call__(self) -> dict[str, TaskFailure]:
         """Do the tasks; a failed one does not keep the others from being done. Returns the failures."""
-        # One process per core: threads inside the tokenizer scale poorly and would fight with the neighbours.
+        # One process per core: threads inside a library scale poorly and would fight with the neighbours.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        os.environ.setdefault("RAYON_NUM_THREADS", "1")
         if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster ends what belongs to a job itself
             die_with_parent()
         try:
@@ -68,24 +69,20 @@ class TaskBatch:
 
     def run(self) -> dict[str, TaskFailure]:
         """The same, in the process of the caller."""
-        from lmbatch.preprocess import LiveTask, Pulse, load_plan, load_tokenizer_of, open_raw, run_task
+        from lmbatch.preprocess import LiveTask, Pulse, Worker, load_plan, open_raw
         from lmbatch.store import open_store
-        from lmbatch.tokens import Encoder
 
         store = open_store(self.store, patience=self.patience)
         plan = load_plan(store)
         raw = open_raw(plan, self.patience)
-        spool = self._own_spool()
-        engine = self.engine or plan.config.tokenizer.engine
-        encoder = Encoder(load_tokenizer_of(store, plan, spool / "tokenizer"), engine)
-        by_id = {task.id: task for task in plan.tasks}
         failures: dict[str, TaskFailure] = {}
         every = plan.config.heartbeat_seconds if self.heartbeat_seconds is None else self.heartbeat_seconds
         live = LiveTask()
+        worker = Worker(store, raw, plan, self._own_spool(), self.engine, live)
         with Pulse(store, live, every):
             for task_id in self.tasks:
                 try:
-                    run_task(store, raw, plan, by_id[task_id], encoder, spool, live)
+                    worker.run(task_id)
                 except (LmbatchError, OSError) as error:
                     failures[task_id] = TaskFailure(str(error), isinstance(error, _FINAL))
                     live.failed(task_id, str(error))
@@ -123,7 +120,7 @@ class Backend(Protocol):
         """Called first: ``run`` names the work. What an earlier driver of the same run has started is taken over."""
         ...
 
-    def deal(self, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
+    def deal(self, tasks: Sequence[Unit]) -> list[tuple[Unit, ...]]:
         """Batches that it would take now, from the front of ``tasks`` and in order; none if it has no place."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmbatch.preprocess import Task
+from lmbatch.preprocess import Unit
 
 
 def batch_size(remaining: int, places: int) -> int:
@@ -15,9 +15,9 @@ def batch_size(remaining: int, places: int) -> int:
     return max(1, -(-remaining // (2 * max(1, places))))
 
 
-def guided(tasks: Sequence[Task], places: int) -> list[tuple[Task, ...]]:
+def guided(tasks: Sequence[Unit], places: int) -> list[tuple[Unit, ...]]:
     """At most ``places`` batches; what they leave is for when these are done."""
-    batches: list[tuple[Task, ...]] = []
+    batches: list[tuple[Unit, ...]] = []
     taken = 0
     while taken < len(tasks) and len(batches) < places:
         size = batch_size(len(tasks) - taken, places)
@@ -26,14 +26,14 @@ def guided(tasks: Sequence[Task], places: int) -> list[tuple[Task, ...]]:
     return batches
 
 
-def by_bytes(tasks: Sequence[Task], batch_bytes: int, places: int) -> list[tuple[Task, ...]]:
+def by_bytes(tasks: Sequence[Unit], batch_bytes: int, places: int) -> list[tuple[Unit, ...]]:
     """All tasks, neighbours together up to ``batch_bytes`` of input.
 
     Less where that would leave fewer than two batches for each of ``places``: a place without work costs more than
     starting a process does.
     """
     target = min(batch_bytes, -(-sum(map(input_bytes, tasks)) // (2 * places)))
-    batches: list[list[Task]] = []
+    batches: list[list[Unit]] = []
     filled = 0
     for task in tasks:
         if not batches or filled + input_bytes(task) > target:
@@ -44,6 +44,6 @@ def by_bytes(tasks: Sequence[Task], batch_bytes: int, places: int) -> list[tuple
     return [tuple(batch) for batch in batches]
 
 
-def input_bytes(task: Task) -> int:
+def input_bytes(task: Unit) -> int:
     """Size of a task's input."""
-    return sum(piece.bytes for piece in task.pieces)
+    return task.input_bytes

@@ -12,7 +12,7 @@ from submitit import LocalExecutor
 
 from lmbatch.launch.backend import BatchEnd, TaskBatch
 from lmbatch.launch.deal import guided
-from lmbatch.preprocess import Task
+from lmbatch.preprocess import Unit
 
 _NO_TIME_LIMIT_MIN = 60 * 24 * 365
 _CANCEL_SECONDS = 10.0
@@ -36,7 +36,7 @@ class LocalBackend:
     def adopt(self, run: str) -> None:
         """Nothing to take over: processes end with the driver that started them."""
 
-    def deal(self, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
+    def deal(self, tasks: Sequence[Unit]) -> list[tuple[Unit, ...]]:
         """A batch for each free place."""
         return guided(tasks, self._workers - len(self._running))
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lmbatch.config import PreprocessConfig, fingerprint
@@ -19,14 +19,16 @@ from lmbatch.launch.deal import input_bytes
 from lmbatch.launch.watch import Progress, Watch
 from lmbatch.preprocess import (
     Plan,
+    Stage,
     Tally,
-    Task,
+    Unit,
     list_finished,
     load_tokenizer_of,
     make_plan,
     merge,
     read_facts,
     remove_heartbeats,
+    stages_of,
     store_plan,
 )
 from lmbatch.store import Manifest, Store, check_publish_once, open_store
@@ -74,13 +76,15 @@ def run_preprocess(
     store = open_target(config)
     check_publish_once(store)
     store = open_target(config, config.patience)  # one that has answered is waited for; a wrong address is told at once
-    store_plan(store, plan, tokenizer)
+    plan = store_plan(store, plan, tokenizer)
     # The stored copy is what the workers use: a damaged one must show before they start.
     spool = spool_of(config, plan)
     load_tokenizer_of(store, plan, spool / f"{socket.gethostname()}-{os.getpid()}" / "tokenizer")
     try:
-        run = _Run(store, plan, backend(Path(config.jobs) / config.corpus.name), spool, on_progress)
-        run.drive()
+        place = backend(Path(config.jobs) / config.corpus.name)
+        runs = [_Run(store, plan, stage, place, spool, on_progress) for stage in stages_of(plan)]
+        for run in runs:
+            run.drive()
         manifest = merge(store, plan)
         remove_heartbeats(store)
     finally:
@@ -88,36 +92,37 @@ def run_preprocess(
     return PreprocessResult(
         store=store.uri,
         manifest=manifest,
-        tasks=len(plan.tasks),
-        tasks_done=run.done_here,
+        tasks=sum(len(run.stage.units) for run in runs),
+        tasks_done=sum(run.done_here for run in runs),
         seconds=time.monotonic() - clock,
         input_bytes=plan.input_bytes,
-        peak_memory_bytes=run.tally.memory_bytes,
-        cpu_seconds=run.tally.cpu_seconds,
+        peak_memory_bytes=max(run.tally.memory_bytes for run in runs),
+        cpu_seconds=sum(run.tally.cpu_seconds for run in runs),
     )
 
 
 @dataclass
 class _Run:
-    """One run of the driver."""
+    """One stage of a run of the driver."""
 
     store: Store
     plan: Plan
+    stage: Stage
     backend: Backend
     spool: Path
     on_progress: Callable[[Progress], None]
     done_here: int = 0
     tally: Tally = field(default_factory=Tally)
     _done: set[str] = field(default_factory=set)
-    _queue: list[Task] = field(default_factory=list)
+    _queue: list[Unit] = field(default_factory=list)
     _attempts: Counter[str] = field(default_factory=Counter)
     _failed: dict[str, str] = field(default_factory=dict)
     _reached: dict[str, int] = field(default_factory=dict)  # by a batch's first task: tasks that are done
     _next_look: float = 0.0
 
     def __post_init__(self) -> None:
-        self._by_id = {task.id: task for task in self.plan.tasks}
-        self._input_bytes = self.plan.input_bytes
+        self._by_id = {unit.id: unit for unit in self.stage.units}
+        self._input_bytes = self.stage.input_bytes
         self._watch = Watch(self.store, self.plan.config.heartbeat_seconds)
 
     def drive(self) -> None:
@@ -126,10 +131,10 @@ class _Run:
         before = len(self._done)
         pause = _POLL_SECONDS
         try:
-            self.backend.adopt(run_name(self.store, self.plan))
+            self.backend.adopt(run_name(self.store, self.plan, self.stage.name))
             running = {task_id for batch in self.backend.running() for task_id in batch.tasks}
             taken = running | self._done
-            self._queue = [task for task in self.plan.tasks if task.id not in taken]
+            self._queue = [unit for unit in self.stage.units if unit.id not in taken]
             self._watch.begin(running)
             self._report()
             while self._queue or self.backend.running():
@@ -159,7 +164,7 @@ class _Run:
         if groups:
             self.backend.submit([self._batch(group) for group in groups])
 
-    def _batch(self, group: Sequence[Task]) -> TaskBatch:
+    def _batch(self, group: Sequence[Unit]) -> TaskBatch:
         task_ids = tuple(task.id for task in group)
         config = self.plan.config
         return TaskBatch(self.store.uri, task_ids, str(self.spool), sum(map(input_bytes, group)),
@@ -218,21 +223,23 @@ class _Run:
                 self._queue.append(self._by_id[task_id])
 
     def _report(self) -> None:
-        tasks, running = len(self.plan.tasks), len(self.backend.running())
-        self.on_progress(self._watch.progress(self.tally, self._done, tasks, self._input_bytes, running))
+        tasks, running = len(self.stage.units), len(self.backend.running())
+        now = self._watch.progress(self.tally, self._done, tasks, self._input_bytes, running)
+        self.on_progress(replace(now, stage=self.stage.name))
 
     def _error(self) -> TaskError:
         lines = [f"\n    {task_id}: {reason}" for task_id, reason in sorted(self._failed.items())[:5]]
         more = f"\n    … and {len(self._failed) - 5} more" if len(self._failed) > 5 else ""
         return TaskError(
-            f"{len(self._failed)} of {len(self.plan.tasks)} tasks failed:{''.join(lines)}{more}",
+            f"{len(self._failed)} of {len(self.stage.units)} tasks failed:{''.join(lines)}{more}",
             remedy="mend the cause and run the same command again: it does only what is missing",
         )
 
 
-def run_name(store: Store, plan: Plan) -> str:
-    """What the jobs of a run are known by: the plan, and the store that it is carried out in."""
-    return f"{plan.fingerprint[7:19]}-{fingerprint(store.uri)[7:13]}"
+def run_name(store: Store, plan: Plan, stage: str = "tokenize") -> str:
+    """What the jobs of a stage are known by: the plan, the store that it is carried out in, and the stage."""
+    name = f"{plan.fingerprint[7:19]}-{fingerprint(store.uri)[7:13]}"
+    return name if stage == "tokenize" else f"{name}-{stage}"
 
 
 def spool_of(config: PreprocessConfig, plan: Plan) -> Path:

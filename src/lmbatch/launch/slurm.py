@@ -25,7 +25,7 @@ from lmbatch.launch.slurm_submit import (
     read_result,
     submit,
 )
-from lmbatch.preprocess import Task
+from lmbatch.preprocess import Unit
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class SlurmBackend:
         if self._elements:
             log.info("found %d elements of this run in the queue (job name %s)", len(self._elements), self._name)
 
-    def deal(self, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
+    def deal(self, tasks: Sequence[Unit]) -> list[tuple[Unit, ...]]:
         """One array: as large as the cluster allows, as soon as one more element may run."""
         room = min(self._array_limit, self._queue_limit - len(self._elements))
         if self._refused is not None or self._free() < 1 or room < 1 or not tasks:

@@ -29,7 +29,7 @@ _SHARE_OF_TIME = 0.1  # of the driver's, at most, for looking at heartbeats
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """How far one stage of a run is.
 
     ``tasks_done`` and ``bytes_done`` (of input) are counted by receipts; ``bytes_at_work``, and what the tasks at work
     add to ``documents``, ``tokens`` and the counts by reason, by heartbeats. Rates are recent ones of this run.
@@ -51,6 +51,7 @@ class Progress:
     seconds_left: float | None
     workers: int
     slowest: tuple[TaskAtWork, ...]
+    stage: str = "tokenize"
 
 
 class Watch:

@@ -29,8 +29,10 @@ from lmbatch.preprocess.plan import (
 )
 from lmbatch.preprocess.pulse import Pulse
 from lmbatch.preprocess.repair import repair_store
+from lmbatch.preprocess.stages import Stage, Unit, stages_of
 from lmbatch.preprocess.task import receipt_key, run_task
 from lmbatch.preprocess.verify import StoreReport, verify_store
+from lmbatch.preprocess.worker import Worker
 
 __all__ = [
     "Heartbeat",
@@ -41,12 +43,15 @@ __all__ = [
     "PlannedFile",
     "PlannedPiece",
     "Pulse",
+    "Stage",
     "StoreReport",
     "StoredHeartbeat",
     "Tally",
     "Task",
     "TaskAtWork",
     "TaskFacts",
+    "Unit",
+    "Worker",
     "add_counts",
     "build_manifest",
     "list_finished",
@@ -64,6 +69,7 @@ __all__ = [
     "run_task",
     "slowest",
     "sort_out",
+    "stages_of",
     "store_plan",
     "verify_store",
 ]

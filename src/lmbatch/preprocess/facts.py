@@ -133,6 +133,8 @@ def parse_facts(data: bytes, where: str) -> TaskFacts:
 def _facts(value: dict[str, Any]) -> TaskFacts:
     if value["format_version"] != FORMAT_VERSION:
         raise ValueError("another version")
+    if "payload" in value:
+        return _facts_of_stage(value)
     ledger, pieces = value["ledger"], value["pieces"]
     return TaskFacts(
         task=value["task"],
@@ -148,4 +150,23 @@ def _facts(value: dict[str, Any]) -> TaskFacts:
         dropped=ledger["dropped"],
         quarantined=ledger["quarantined"],
         changed=ledger.get("changed", {}),
+    )
+
+
+def _facts_of_stage(value: dict[str, Any]) -> TaskFacts:
+    """Of a task that signed documents or compared signatures: no document has been written yet."""
+    return TaskFacts(
+        task=value["task"],
+        file=value["pieces"][0]["path"] if value.get("pieces") else "",
+        engine="",
+        seconds=float(value["seconds"]),
+        cpu_seconds=float(value["cpu_seconds"]),
+        memory_bytes=int(value["peak_memory_bytes"]),
+        input_bytes=int(value["input_bytes"]),
+        tokens=0,
+        records=sum([piece["records"] for piece in value.get("pieces", ())]),
+        documents={"signed": int(value["documents"])} if "documents" in value else {},
+        dropped={},
+        quarantined={},
+        changed={},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from lmbatch.config import fingerprint
 from lmbatch.errors import CorpusError, ErrorBudgetError, PlanError
@@ -22,13 +23,19 @@ from lmbatch.store import (
     to_json,
 )
 
+ReceiptT = TypeVar("ReceiptT")
+
 
 def read_receipts(store: Store, tasks: Sequence[Task]) -> dict[str, Receipt]:
     """The receipts that are there, by task. Raises StoreError for one that cannot be trusted."""
-    keys = [receipt_key(task.id) for task in tasks]
-    read = zip(keys, store.read_many(keys), strict=True)
-    receipts = (parse_receipt(data, store.where(key)) for key, data in read if data is not None)
-    return {receipt.task: receipt for receipt in receipts}
+    return {receipt.task: receipt for receipt in read_all(store, [task.id for task in tasks], parse_receipt).values()}
+
+
+def read_all(store: Store, ids: Sequence[str], parse: Callable[[bytes, str], ReceiptT]) -> dict[str, ReceiptT]:
+    """The receipts of units of any stage that are there, by id; raises what ``parse`` raises."""
+    keys = [receipt_key(unit) for unit in ids]
+    read = zip(ids, keys, store.read_many(keys), strict=True)
+    return {unit: parse(data, store.where(key)) for unit, key, data in read if data is not None}
 
 
 def merge(store: Store, plan: Plan) -> Manifest:

@@ -8,16 +8,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lmbatch.corpus import Document, Piece, Rejected, Seen, build_cleaner, read_piece, split_of
+from lmbatch.corpus import Document, Rejected, build_cleaner, split_of
 from lmbatch.errors import TaskError
 from lmbatch.preprocess.chunking import Chunker, Examples
 from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.plan import Plan, Task
 from lmbatch.preprocess.profile import Profiler
+from lmbatch.preprocess.reading import read_cleaned
 from lmbatch.shards import ShardWriter, WrittenShard
 from lmbatch.store import FileEntry, Ledger, PieceReceipt, ShardEntry, Split, Store
 from lmbatch.tokens import Encoder
+
+if TYPE_CHECKING:
+    from lmbatch.preprocess.dedup import Sieve
 
 # Text handed to the tokenizer at once: enough to amortise the call, little enough to bound memory.
 _BATCH_BYTES = 1 << 20
@@ -54,11 +59,13 @@ class Pipeline:
     """The streaming part of a task; everything it holds is bounded by a batch and the open shards' buffers."""
 
     def __init__(
-        self, store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, folder: Path, live: LiveTask
-    ) -> None:
+        self, store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, folder: Path, live: LiveTask,
+        sieve: Sieve | None = None,
+    ) -> None:  # fmt: skip
         self._store, self._raw, self._plan, self._task = store, raw, plan, task
         self._folder = folder
         self._chunker = Chunker(plan.config.chunking, encoder, plan.tokenizer.eod_id)
+        self._sieve = sieve
         self._counts = _Counts()
         self._live = live
         live.counts(self._counts)
@@ -125,31 +132,19 @@ class Pipeline:
         return entry
 
     def _documents(self) -> Iterator[_Pending]:
-        for number, planned in enumerate(self._task.pieces):
-            file = self._plan.files[planned.file]
-            piece = Piece(path=file.path, start=planned.start, end=planned.end)
-            seen = Seen()
-            self._live.reads(piece, file.probe, seen)
-            for record in read_piece(self._raw, self._plan.config.corpus, piece, file.probe, seen):
-                kept = self._clean(record) if isinstance(record, Document) else record
-                if isinstance(kept, Rejected):
-                    self._profile.rejected(record, kept)
-                    self._reject(kept)
-                elif isinstance(record, Document):
-                    split = split_of(kept, self._plan.config.split)
-                    before = self._profile.before(record, kept)
-                    yield _Pending(kept, number, split, len(kept.text.encode()), before)
-            self.seen.append(
-                PieceReceipt(
-                    path=file.path,
-                    start=planned.start,
-                    end=planned.end,
-                    first_position=seen.first_position,
-                    end_position=seen.end_position,
-                    records=seen.records,
-                )
-            )
-        self._live.has_read_all()
+        for piece, record, cleaned in read_cleaned(
+            self._raw, self._plan, self._task, self._clean, self.seen, self._live
+        ):
+            kept = self._sieve.sift(piece, cleaned) if self._sieve and isinstance(cleaned, Document) else cleaned
+            if isinstance(kept, Rejected):
+                self._profile.rejected(record, kept)
+                self._reject(kept)
+            elif isinstance(record, Document):
+                split = split_of(kept, self._plan.config.split)
+                before = self._profile.before(record, kept)
+                yield _Pending(kept, piece, split, len(kept.text.encode()), before)
+        if self._sieve:
+            self._sieve.finish()
 
     def _reject(self, record: Rejected) -> None:
         if record.dropped:

@@ -26,6 +26,7 @@ from lmbatch.corpus import (
     probe,
     split_file,
 )
+from lmbatch.corpus.duplicates import dedup_libraries
 from lmbatch.errors import PlanError, TokenizerError, VocabularyError
 from lmbatch.shards import dtype_for
 from lmbatch.store import FORMAT_VERSION, PLAN_KEY, TOKENIZER_PREFIX, FileEntry, Store, TokenizerEntry, open_store
@@ -75,6 +76,8 @@ class Plan(Section):
     tasks: tuple[Task, ...]
     # No part of the fingerprint: a finished store stays readable everywhere; a worker must have the same ones.
     libraries: dict[str, str] = operational({})
+    # How many tasks compare documents; fixed by the first plan that is stored, since signatures are laid out by it.
+    partitions: int | None = operational(None)
     fingerprint: str = operational("")
 
     def sealed(self) -> Plan:
@@ -102,6 +105,7 @@ def make_plan(config: PreprocessConfig) -> tuple[Plan, TextTokenizer]:
         PlannedFile(path=file.path, size=file.size, etag=file.etag, modified=file.modified, probe=facts)
         for file, facts in zip(inputs, probes, strict=True)
     ]
+    tasks = group_tasks(_pieces(inputs, probes, config), config.tasks.bytes)
     plan = Plan(
         config=config,
         raw=raw.uri,
@@ -115,8 +119,9 @@ def make_plan(config: PreprocessConfig) -> tuple[Plan, TextTokenizer]:
         ),
         dtype=choose_dtype(config.shards.dtype, tokenizer.largest_id),
         files=tuple(files),
-        tasks=group_tasks(_pieces(inputs, probes, config), config.tasks.bytes),
-        libraries=cleaning_libraries(config.cleaning),
+        tasks=tasks,
+        libraries=_libraries(config),
+        partitions=_partitions(config, sum(task.input_bytes for task in tasks)),
     )
     return plan.sealed(), tokenizer
 
@@ -160,17 +165,27 @@ def _entry(name: str, data: bytes) -> FileEntry:
     return FileEntry(key=TOKENIZER_PREFIX + name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def store_plan(store: Store, plan: Plan, tokenizer: TextTokenizer) -> None:
+def _libraries(config: PreprocessConfig) -> dict[str, str]:
+    return {**cleaning_libraries(config.cleaning), **dedup_libraries(config.dedup)}
+
+
+def _partitions(config: PreprocessConfig, input_bytes: int) -> int | None:
+    return None if config.dedup is None else max(1, -(-input_bytes // config.dedup.partition_bytes))
+
+
+def store_plan(store: Store, plan: Plan, tokenizer: TextTokenizer) -> Plan:
     """Publish the plan, and keep the tokenizer beside it: from here on the store is all that a worker needs.
 
-    Raises PlanError if the store holds another plan.
+    Returns it with the number of partitions that the stored one has. Raises PlanError if the store holds another plan.
     """
     if not store.publish(PLAN_KEY, plan.model_dump_json(indent=1).encode() + b"\n"):
         stored = load_plan(store)
         if stored.fingerprint != plan.fingerprint:
             raise _other_plan(store, stored, plan)
+        plan = plan.model_copy(update={"partitions": stored.partitions})
     for name, data in tokenizer.files().items():
         store.put(TOKENIZER_PREFIX + name, data)
+    return plan
 
 
 def _other_plan(store: Store, stored: Plan, plan: Plan) -> PlanError:
@@ -184,15 +199,15 @@ def _other_plan(store: Store, stored: Plan, plan: Plan) -> PlanError:
 
 
 def check_libraries(plan: Plan) -> None:
-    """Raises PlanError if cleaning would stand on other versions here than where the plan was made.
+    """Raises PlanError if cleaning or de-duplication would stand on other versions here than in the plan.
 
-    Two workers with different dictionaries or Unicode tables would clean the same text differently, unnoticed.
+    Two workers with different dictionaries or Unicode tables would treat the same text differently, unnoticed.
     """
-    here = cleaning_libraries(plan.config.cleaning)
+    here = _libraries(plan.config)
     for name, version in plan.libraries.items():
         if here.get(name) != version:
             raise PlanError(
-                f"cleaning was planned with {name} {version}, {platform.node()} has {here.get(name)}",
+                f"the texts were planned with {name} {version}, {platform.node()} has {here.get(name)}",
                 remedy="use the same Python and packages on every node, or plan anew into another store",
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmbatch.preprocess.plan import Plan
+from lmbatch.preprocess.stages import stages_of
 from lmbatch.preprocess.task import receipt_key
 from lmbatch.preprocess.verify import StoreReport
 from lmbatch.store import MANIFEST_KEY, Store
@@ -19,7 +20,7 @@ class Withdrawn:
 
 
 def repair_store(store: Store, plan: Plan, report: StoreReport) -> Withdrawn:
-    """Withdraw the receipts of the tasks that failed verification, and the manifest first.
+    """Withdraw the receipts of the tasks of any stage that failed verification, and the manifest first.
 
     Payload is left alone: its name carries its hash, so doing the task again puts the right bytes in its place. After
     this an ordinary preprocessing run does exactly what is missing.
@@ -27,7 +28,7 @@ def repair_store(store: Store, plan: Plan, report: StoreReport) -> Withdrawn:
     if report.right:
         return Withdrawn((), False)
     store.delete(MANIFEST_KEY)
-    tasks = tuple(task.id for task in plan.tasks if task.id in report.problems)
+    tasks = tuple(unit.id for stage in stages_of(plan) for unit in stage.units if unit.id in report.problems)
     for task_id in tasks:
         store.delete(receipt_key(task_id))
     return Withdrawn(tasks, True)

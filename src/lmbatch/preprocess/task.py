@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from lmbatch.errors import InputChangedError, ObjectNotFoundError
 from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.pipeline import Pipeline
 from lmbatch.preprocess.plan import Plan, PlannedFile, Task, check_libraries
+from lmbatch.preprocess.reading import files_of
 from lmbatch.store import RECEIPTS_PREFIX, Receipt, Store, to_json
 from lmbatch.tokens import Encoder, EngineDroppedError
+
+if TYPE_CHECKING:
+    from lmbatch.preprocess.dedup import DropLists
 
 
 def receipt_key(task_id: str) -> str:
@@ -22,13 +26,21 @@ def receipt_key(task_id: str) -> str:
 
 
 def run_task(
-    store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, spool: Path, live: LiveTask | None = None
+    store: Store,
+    raw: Store,
+    plan: Plan,
+    task: Task,
+    encoder: Encoder,
+    spool: Path,
+    live: LiveTask | None = None,
+    lists: DropLists | None = None,
 ) -> Receipt | None:
     """Do one task, unless its receipt is there already (then None).
 
     Payload is uploaded first under names that carry its hash, the receipt is published last and once: of two
     attempts at one task one wins, and nothing refers to the other's bytes. Shards are built in ``spool``, a local
-    folder, one per split at a time. ``live`` is told how far it is.
+    folder, one per split at a time. ``live`` is told how far it is; ``lists`` tells which rows are duplicates, where
+    the plan wants them dropped.
 
     Raises InputChangedError if an input is not the one that was planned, PlanError if cleaning would come out
     differently here, and any store, corpus or shard error.
@@ -38,25 +50,28 @@ def run_task(
     live = live or LiveTask()
     live.begin(task.id, task.input_bytes)
     try:
-        return _attempt(store, raw, plan, task, encoder, spool, live)
+        return _attempt(store, raw, plan, task, encoder, spool, live, lists)
     except EngineDroppedError:  # what the first attempt uploaded is referred to by nothing
         live.begin(task.id, task.input_bytes, attempt=2)
-        return _attempt(store, raw, plan, task, encoder, spool, live)
+        return _attempt(store, raw, plan, task, encoder, spool, live, lists)
 
 
 def _attempt(
-    store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, spool: Path, live: LiveTask
-) -> Receipt:
+    store: Store, raw: Store, plan: Plan, task: Task, encoder: Encoder, spool: Path, live: LiveTask,
+    lists: DropLists | None,
+) -> Receipt:  # fmt: skip
+    assert (lists is None) == (plan.partitions is None), "a plan with de-duplication is carried out with its lists"
     clock, cpu = time.monotonic(), time.process_time()
     check_libraries(plan)
-    for file in _files_of(plan, task):
+    for file in files_of(plan, task):
         check_unchanged(raw, file)
     encoder.begin(task.id)
     spool.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f"{task.id}-", dir=spool) as folder:
-        pipeline = Pipeline(store, raw, plan, task, encoder, Path(folder), live)
+        sieve = lists.sieve(task) if lists else None
+        pipeline = Pipeline(store, raw, plan, task, encoder, Path(folder), live, sieve)
         pipeline.run()
-        for file in _files_of(plan, task):
+        for file in files_of(plan, task):
             check_unchanged(raw, file)
         receipt = Receipt(
             task=task.id,
@@ -70,10 +85,11 @@ def _attempt(
             ledger=pipeline.ledger(),
             seconds=time.monotonic() - clock,
             cpu_seconds=time.process_time() - cpu,
-            peak_memory_bytes=_peak_memory(),
+            peak_memory_bytes=peak_memory(),
             input_bytes=task.input_bytes,
             traffic=store.traffic.take(),
             input_traffic=raw.traffic.take(),
+            duplicates=lists.digest if lists else None,
         )
     store.publish(receipt_key(task.id), to_json(receipt))
     return receipt
@@ -97,7 +113,7 @@ def check_unchanged(raw: Store, file: PlannedFile) -> None:
         )
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Most memory this process has held, in bytes (0 where /proc does not tell).
 
     getrusage would not do: a child's ru_maxrss begins at its parent's peak.
@@ -107,8 +123,3 @@ def _peak_memory() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
-
-
-def _files_of(plan: Plan, task: Task) -> Iterator[PlannedFile]:
-    for number in sorted({piece.file for piece in task.pieces}):
-        yield plan.files[number]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmbatch.errors import LmbatchError, ObjectNotFoundError
+from lmbatch.preprocess.dedup import check_lists, check_units
 from lmbatch.preprocess.merge import build_manifest
 from lmbatch.preprocess.plan import Plan, Task, load_plan
 from lmbatch.preprocess.task import receipt_key
@@ -62,7 +63,7 @@ class StoreReport:
 
 
 def verify_store(store: Store, *, workers: int = 4, progress: Progress | None = None) -> StoreReport:
-    """Check every receipt, shard, quarantine list and profile, the tokenizer and the manifest.
+    """Check every receipt, shard, quarantine list and profile, stage of de-duplication, the tokenizer and the manifest.
 
     Raises ObjectNotFoundError or PlanError only where there is no plan to check against; everything else is a
     problem in the report.
@@ -82,11 +83,23 @@ def verify_store(store: Store, *, workers: int = 4, progress: Progress | None = 
                 report.bytes_read += sum(entry.size for entry in _files(receipt))
             if progress is not None:
                 progress(number, len(plan.tasks))
+    _check_stages(store, plan, receipts, report)
     for entry in plan.tokenizer.files:
         for problem in _check_file(store, entry):
             report.add("tokenizer", problem)
     _check_manifest(store, plan, receipts, report)
     return report
+
+
+def _check_stages(store: Store, plan: Plan, receipts: dict[str, Receipt], report: StoreReport) -> None:
+    """The stages of de-duplication, if there are any, and that the tasks stand on them."""
+    checks = list(check_units(store, plan, _check_file))
+    for check in checks:
+        report.bytes_read += check.receipt.payload.size if check.receipt else 0
+        for problem in check.problems:
+            report.add(check.id, problem)
+    for task, problem in check_lists(checks, receipts):
+        report.add(task, problem)
 
 
 def _files(receipt: Receipt) -> Iterator[FileEntry]:
@@ -127,12 +140,14 @@ def _check_task(store: Store, plan: Plan, task: Task) -> tuple[Task, Receipt | N
 
 def _check_file(store: Store, entry: FileEntry) -> list[str]:
     try:
-        data = store.read(entry.key)
+        size = store.info(entry.key).size
+        with store.open(entry.key) as stream:
+            hashed = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]  # it has readinto
     except LmbatchError as error:
         return [error.message]
-    if len(data) != entry.size:
-        return [f"{entry.key}: {len(data)} bytes, should be {entry.size}"]
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
+    if size != entry.size:
+        return [f"{entry.key}: {size} bytes, should be {entry.size}"]
+    if hashed.hexdigest() != entry.sha256:
         return [f"{entry.key}: its bytes do not give the sha256 of the receipt"]
     return []
 

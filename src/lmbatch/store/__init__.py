@@ -36,6 +36,7 @@ from lmbatch.store.manifest import (
     TokenLedger,
     parse_manifest,
     parse_receipt,
+    parse_stored,
     to_json,
 )
 from lmbatch.store.probe import check_publish_once
@@ -69,6 +70,7 @@ __all__ = [
     "open_store",
     "parse_manifest",
     "parse_receipt",
+    "parse_stored",
     "retry",
     "to_json",
 ]

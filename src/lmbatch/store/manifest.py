@@ -169,6 +169,7 @@ class Receipt(Section):
     input_bytes: int = Field(ge=0)
     traffic: Traffic | None = None
     input_traffic: Traffic | None = None
+    duplicates: str | None = None  # digest of the lists of duplicates that were left out
 
 
 class TokenizerEntry(Section):
@@ -216,7 +217,7 @@ class Manifest(Section):
         return self.model_copy(update={"digest": self.computed_digest()})
 
 
-DocumentT = TypeVar("DocumentT", "Receipt", "Manifest")
+DocumentT = TypeVar("DocumentT", bound=Section)
 
 
 def to_json(document: Section) -> bytes:
@@ -226,12 +227,12 @@ def to_json(document: Section) -> bytes:
 
 def parse_receipt(data: bytes, where: str) -> Receipt:
     """Raises StoreError for bytes that are no receipt, or one of a newer version."""
-    return _parse(Receipt, data, where)
+    return parse_stored(Receipt, data, where)
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """Raises StoreError for bytes that are no manifest, one of a newer version, or one whose digest is wrong."""
-    manifest = _parse(Manifest, data, where)
+    manifest = parse_stored(Manifest, data, where)
     if manifest.digest != manifest.computed_digest():
         raise StoreError(
             f"{where}: the manifest says {manifest.digest}, its content gives {manifest.computed_digest()}",
@@ -240,7 +241,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def _parse(schema: type[DocumentT], data: bytes, where: str) -> DocumentT:
+def parse_stored(schema: type[DocumentT], data: bytes, where: str) -> DocumentT:
+    """Any stored document that carries a ``format_version``; raises StoreError for what this version cannot read."""
     try:
         document = schema.model_validate_json(data)
     except ValidationError as error:
@@ -250,9 +252,9 @@ def _parse(schema: type[DocumentT], data: bytes, where: str) -> DocumentT:
             f"{where}: not a {schema.__name__.lower()} that this version can read: {place}: {first['msg']}",
             remedy="was it written by a newer lmbatch? If not, it is damaged: run `lmbatch repair` on the store",
         ) from None
-    if document.format_version != FORMAT_VERSION:
+    if (version := getattr(document, "format_version", None)) != FORMAT_VERSION:
         raise StoreError(
-            f"{where}: written in format {document.format_version}, this lmbatch reads format {FORMAT_VERSION}",
+            f"{where}: written in format {version}, this lmbatch reads format {FORMAT_VERSION}",
             remedy="use the lmbatch version that wrote it",
         )
     return document

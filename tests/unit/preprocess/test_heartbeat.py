@@ -71,7 +71,7 @@ def test_in_the_middle_of_a_task_its_bytes_grow_and_stay_below_the_whole(
             seen.append((live.bytes_done, live.records))
             yield record
 
-    monkeypatch.setattr("lmbatch.preprocess.pipeline.read_piece", reading)
+    monkeypatch.setattr("lmbatch.preprocess.reading.read_piece", reading)
     run_task(store, raw, plan, plan.tasks[0], encoder, base / "spool", live)
     assert len(plan.tasks) == 1
     assert seen == sorted(seen)
