@@ -72,6 +72,10 @@ class StoreAccessError(StoreError):
     """The store refused the credentials, or there are none."""
 
 
+class ClockError(StoreError):
+    """The store refused a request because its time of day is too far from the store's own."""
+
+
 class StoreFullError(StoreError):
     """No space is left where the bytes should go."""
 

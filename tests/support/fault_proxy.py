@@ -22,7 +22,7 @@ WEATHER = {
     "PUT": ("503", "refused", "reset", "lost answer", "lost answer"),
     "DELETE": ("503", "refused", "lost answer"),
 }
-LONGEST_BURST = 4
+LONGEST_BURST = 10  # more than the client's own attempts, so that ours are needed too
 NO_SPACE = b"<Error><Code>InternalError</Code><Message>write volume: no space left on device</Message></Error>"
 
 

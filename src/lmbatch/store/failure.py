@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import re
+import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
-from lmbatch.errors import ObjectNotFoundError, StoreAccessError, StoreError, StoreFullError
+from lmbatch.errors import ClockError, ObjectNotFoundError, StoreAccessError, StoreError, StoreFullError
 
-Kind = Literal["missing", "bucket", "exists", "changed", "access", "range", "full", "lasting", "passing"]
+Kind = Literal["missing", "bucket", "exists", "changed", "access", "clock", "range", "full", "lasting", "passing"]
 
 _STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})\b")
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
@@ -16,6 +19,7 @@ _TEXT = re.compile(r"<Message>([^<]{1,400})</Message>")
 _DEEPEST = re.compile(r'(?:message|error): "([^"]{1,200})"')
 _FULL = re.compile(r"no space|disk (is )?full|out of space|quota|storage ?full|insufficient ?storage|no writable volume"
                    r"|no free volume|no more writable", re.IGNORECASE)  # fmt: skip
+_CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _BY_TYPE: dict[str, Kind] = {
     "AlreadyExistsError": "exists",
     "PreconditionError": "changed",
@@ -70,6 +74,12 @@ def store_error(failure: Failure, action: str, where: str, reason: str) -> Store
             remedy="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (or AWS_PROFILE), this machine's clock, and whether "
             "the key may list, read, write and delete in the bucket",
         )
+    if failure.kind == "clock":
+        now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+        return ClockError(
+            f"{message} (the clock of {socket.gethostname()} says {now})",
+            remedy="set that machine's clock right (NTP): S3 refuses requests that are more than 15 minutes off",
+        )
     if failure.kind == "full":
         return StoreFullError(message, remedy="make room in the object storage (or raise its quota), and run again")
     if failure.kind == "changed":
@@ -83,6 +93,8 @@ def _kind(error: Exception, text: str, status: int | None) -> Kind:
     code = _found(_CODE, text)
     if code == "NoSuchBucket":
         return "bucket"
+    if code in _CLOCK_CODES:
+        return "clock"
     if code == "NoSuchUpload":  # the server gave up on it, so another upload has to begin
         return "passing"
     if isinstance(error, FileNotFoundError):
@@ -114,4 +126,4 @@ def _status(text: str) -> int | None:
 
 def _found(pattern: re.Pattern[str], text: str) -> str:
     match = pattern.search(text)
-    return match[1].strip() if match else ""
+    return html.unescape(match[1].strip()) if match else ""

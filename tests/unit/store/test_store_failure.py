@@ -24,6 +24,7 @@ def answer(status: int, code: str = "", message: str = "") -> str:
         (exceptions.PermissionDeniedError(answer(403)), "access"),
         (exceptions.UnauthenticatedError(answer(401)), "access"),
         (exceptions.GenericError(answer(403, "SignatureDoesNotMatch")), "access"),
+        (exceptions.PermissionDeniedError(answer(403, "RequestTimeTooSkewed")), "clock"),
         (exceptions.GenericError(answer(416, "InvalidRange")), "range"),
         (exceptions.GenericError(answer(507)), "full"),
         (exceptions.GenericError(answer(500, "XMinioStorageFull", "Storage backend has reached its limit")), "full"),
@@ -59,6 +60,7 @@ def test_the_reason_is_the_servers_or_the_deepest() -> None:
     assert (
         classify(exceptions.PermissionDeniedError(answer(403))).reason == "Server returned non-2xx status code: 403 X"
     )
+    assert classify(exceptions.GenericError(answer(403, "X", "the server&#39;s"))).reason == "403 X: the server's"
     assert classify(exceptions.GenericError("")).reason == "GenericError"
 
 
