@@ -33,6 +33,7 @@ VERBS = {
     "data": ("lmbatch.cli.data", "Hand a preprocessed corpus to other tools: Parquet, Megatron-LM, GPT-NeoX."),
     "train": ("lmbatch.cli.train", "Train a model; run it again to resume."),
     "status": ("lmbatch.cli.status", "Show how far a run or a preprocessing store is, and every attempt at it."),
+    "report": ("lmbatch.cli.report", "Show a preprocessed corpus on one HTML page."),
     "compare": ("lmbatch.cli.compare", "Compare two runs step by step, bit for bit."),
     "checkpoints": ("lmbatch.cli.checkpoints", "List or verify the checkpoints of a run."),
     "export": ("lmbatch.cli.export", "Write a Hugging Face folder from a run's newest valid checkpoint."),

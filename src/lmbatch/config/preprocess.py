@@ -36,6 +36,11 @@ class CorpusConfig(Section):
     dataset_split: str | None = Field(None, description="Split of a `datasets` folder that has several.")
     csv_delimiter: str = Field(",", min_length=1, max_length=1, description="Field delimiter of CSV files.")
     first_records: int | None = Field(None, gt=0, description="Take only the first N records of each file.")
+    language: tuple[str, ...] = operational(
+        (), description="Languages of the texts, ISO 639-1 such as [zh]; for the report and the data card."
+    )
+    license: str = operational("", description="The corpus's license, as an SPDX name or in words; for the data card.")
+    description: str = operational("", description="What the corpus is, in a few sentences; for the data card.")
     obtain: str = operational("", description="How to get this corpus; printed when no input is found.")
 
     @field_validator("include", "text_fields")

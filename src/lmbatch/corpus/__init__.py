@@ -19,7 +19,14 @@ json_array (boundaries, json_head, json_scanner, json_careful), lines, csv_rows,
 format each; demo fetches the demo corpus.
 """
 
-from lmbatch.corpus.cleaning import Cleaner, Redactor, build_cleaner, build_redactor, cleaning_libraries
+from lmbatch.corpus.cleaning import (
+    PLACEHOLDERS,
+    Cleaner,
+    Redactor,
+    build_cleaner,
+    build_redactor,
+    cleaning_libraries,
+)
 from lmbatch.corpus.document import Document, Record, Rejected
 from lmbatch.corpus.identity import split_of
 from lmbatch.corpus.inputs import InputFile, list_inputs
@@ -30,6 +37,7 @@ from lmbatch.corpus.source import Seen
 from lmbatch.corpus.splitting import FileProbe, Piece, piece_bytes, split_file
 
 __all__ = [
+    "PLACEHOLDERS",
     "Cleaner",
     "Document",
     "FileProbe",

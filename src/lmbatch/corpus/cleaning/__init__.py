@@ -14,6 +14,6 @@ holds the two tables that show their order. ``redact`` makes texts fit to be sho
 """
 
 from lmbatch.corpus.cleaning.build import Cleaner, build_cleaner, cleaning_libraries
-from lmbatch.corpus.cleaning.redact import Redactor, build_redactor
+from lmbatch.corpus.cleaning.redact import PLACEHOLDERS, Redactor, build_redactor
 
-__all__ = ["Cleaner", "Redactor", "build_cleaner", "build_redactor", "cleaning_libraries"]
+__all__ = ["PLACEHOLDERS", "Cleaner", "Redactor", "build_cleaner", "build_redactor", "cleaning_libraries"]

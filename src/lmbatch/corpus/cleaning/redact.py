@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmbatch.config import CleaningConfig
+from lmbatch.corpus.cleaning import personal
 from lmbatch.corpus.cleaning.build import Step, settle, transformations
 
-PERSONAL = ("urls", "emails", "identity_numbers", "phone_numbers")
+PLACEHOLDERS = {
+    "urls": personal.URL,
+    "emails": personal.EMAIL,
+    "identity_numbers": personal.IDENTITY_NUMBER,
+    "phone_numbers": personal.PHONE_NUMBER,
+}  # the rules for personal data, and what they leave
 
 
 @dataclass(frozen=True)
@@ -41,4 +47,4 @@ class Redactor:
 def build_redactor(config: CleaningConfig) -> Redactor:
     """Raises ConfigError if a rule's library is not installed."""
     steps = tuple(transformations(config))
-    return Redactor(tuple(step for step in steps if step[0] in PERSONAL), steps)
+    return Redactor(tuple(step for step in steps if step[0] in PLACEHOLDERS), steps)

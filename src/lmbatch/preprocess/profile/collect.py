@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from lmbatch.config import PreprocessConfig
-from lmbatch.corpus import Document, Rejected, build_redactor
+from lmbatch.corpus import PLACEHOLDERS, Document, Rejected, build_redactor
 from lmbatch.preprocess.profile.histogram import count_into
-from lmbatch.preprocess.profile.samples import Reservoir, draw_of, excerpt, excerpts
+from lmbatch.preprocess.profile.samples import Reservoir, draw_of, excerpt, excerpt_at, excerpts
 from lmbatch.preprocess.profile.schema import Sample, SampleKind, TaskProfile
 from lmbatch.preprocess.profile.sources import Tally, ValueTallies, folder_depth, name_at
 from lmbatch.store import Split
@@ -101,10 +101,7 @@ class Profiler:
     def _sample(
         self, document: Document, kind: SampleKind, reason: str, draw: int, tokens: int, before: str | None
     ) -> Sample:
-        if before is None:
-            earlier, text = None, excerpt(document.text, self._size)
-        else:
-            earlier, text = excerpts(before, document.text, self._size)
+        earlier, text = self._parts(document.text, reason, before)
         return Sample(
             kind=kind,
             reason=reason,
@@ -115,6 +112,13 @@ class Profiler:
             before=earlier,
             tokens=tokens,
         )
+
+    def _parts(self, text: str, rule: str, before: str | None) -> tuple[str | None, str]:
+        if rule in PLACEHOLDERS:  # what stood there must not be shown, so what stands there now is
+            return None, excerpt_at(text, text.find(PLACEHOLDERS[rule]), self._size)
+        if before is None:
+            return None, excerpt(text, self._size)
+        return excerpts(before, text, self._size)
 
     def _sample_of(self, why: Rejected, kind: SampleKind, draw: int) -> Sample:
         return Sample(

@@ -75,6 +75,14 @@ def excerpts(before: str, after: str, size: int) -> tuple[str | None, str]:
     """The same part of a text before and after cleaning, from a little before the first change; None if equal."""
     if before == after:
         return None, excerpt(after, size)
-    same = first_difference(before, after)
-    start = same - _CONTEXT if same > size - _CONTEXT else 0
+    start = _start(first_difference(before, after), size)
     return excerpt(before, size, start), excerpt(after, size, start)
+
+
+def excerpt_at(text: str, place: int, size: int) -> str:
+    """An excerpt with the character at ``place`` in it, and a little before it."""
+    return excerpt(text, size, _start(place, size))
+
+
+def _start(place: int, size: int) -> int:
+    return max(place - min(_CONTEXT, size // 2), 0) if place > size - _CONTEXT else 0

@@ -1,0 +1,46 @@
+"""`lmbatch report`: a corpus on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lmbatch.cli.common import human_bytes, json_option, print_json, progress_bar
+from lmbatch.report import corpus_page, corpus_report
+from lmbatch.store import open_store
+from lmbatch.store.files import replacing, store_errors
+
+EPILOG = """\b
+Examples:
+  lmbatch report s3://bucket/wudao
+  lmbatch report data/shards/demo --out demo.html
+  lmbatch report data/shards/demo --json
+
+Works on a store that is not finished too: it tells what is done so far. Reads the plan, the receipts and what the
+tasks noted; the shards are not read. The page needs no network and runs no script.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("store")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="File that the page is written to.",
+)
+@json_option
+def command(store: str, out: Path, as_json: bool) -> None:
+    """Show the corpus in STORE: ledger, lengths, sources and samples, as one HTML file."""
+    with progress_bar("report", "tasks") as update:
+        report = corpus_report(open_store(store), lambda done, total: update(done, total, ""))
+    if as_json:
+        print_json(report.to_dict())
+        return
+    page = corpus_page(report).encode()
+    with store_errors("write", str(out)), replacing(out) as file:
+        file.write(page)
+    state = "finished" if report.finished else f"not finished: {report.tasks_done} of {report.tasks} tasks"
+    click.echo(f"{out}: {human_bytes(len(page))}, corpus {report.plan.config.corpus.name}, {state}")

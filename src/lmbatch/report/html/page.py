@@ -1,0 +1,82 @@
+"""The page: head, overview, and its sections in order."""
+
+from __future__ import annotations
+
+from lmbatch import __version__
+from lmbatch.report.corpus import CorpusReport
+from lmbatch.report.html.elements import Html, element
+from lmbatch.report.html.figures import count, share, size
+from lmbatch.report.html.ledger import ledger_section
+from lmbatch.report.html.lengths import lengths_section
+from lmbatch.report.html.samples import samples_section
+from lmbatch.report.html.sources import sources_section
+from lmbatch.report.html.style import STYLE
+from lmbatch.report.html.work import settings_section, work_section
+
+# Nothing is fetched and nothing runs, whatever a text of the corpus may say.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def corpus_page(report: CorpusReport) -> str:
+    """The whole file, UTF-8. A pure function of the report and the version of lmbatch."""
+    title = f"Corpus {report.plan.config.corpus.name}"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("link", rel="icon", href="data:,"),
+        element("title", f"{title} · lmbatch"),
+        element("style", Html(STYLE)),
+    )
+    sections = (ledger_section, lengths_section, sources_section, samples_section, work_section, settings_section)
+    body = element(
+        "body",
+        element("header", element("h1", title), *_overview(report)),
+        element("main", *(build(report) for build in sections)),
+        element("footer", element("p", f"Written by lmbatch {__version__} from the receipts of {report.store}")),
+    )
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _overview(report: CorpusReport) -> list[Html]:
+    digest = element("p", "Digest ", element("code", report.digest), class_="soft") if report.digest else Html("")
+    notes = [element("p", problem, class_="bad") for problem in (*report.problems[:5], *_gaps(report))]
+    return [element("p", _state(report)), digest, *notes, _tiles(report)]
+
+
+def _state(report: CorpusReport) -> Html:
+    if report.finished:
+        return element("span", "finished", class_="state done")
+    if report.tasks_done == report.tasks:
+        return element("span", "not finished: every task is done, the manifest is missing", class_="state open")
+    words = f"not finished: {count(report.tasks_done)} of {count(report.tasks)} tasks"
+    return element("span", words, class_="state open")
+
+
+def _gaps(report: CorpusReport) -> list[str]:
+    unnoted = report.tasks_done - report.profile.tasks
+    if not unnoted:
+        return []
+    return [f"Lengths, sources and samples leave out {count(unnoted)} of {count(report.tasks_done)} tasks: what was "
+            "noted of them is missing, or an older version did them."]  # fmt: skip
+
+
+def _tiles(report: CorpusReport) -> Html:
+    total, ledger = report.total, report.ledger
+    per_token = f"{total.text_bytes / total.tokens:.2f} bytes of text each" if total.tokens else ""
+    tiles = [
+        ("Records read", count(ledger.records), f"{size(report.input_bytes_done)} of input"),
+        ("Documents kept", count(ledger.documents_out), f"{share(ledger.documents_out, ledger.records)} of records"),
+        ("Tokens", count(total.tokens), per_token),
+        ("Text kept", size(total.text_bytes), "UTF-8, cleaned"),
+        ("Dropped", count(ledger.records_dropped), share(ledger.records_dropped, ledger.records)),
+        ("Quarantined", count(ledger.records_quarantined), share(ledger.records_quarantined, ledger.records)),
+    ]
+    return element(
+        "dl",
+        *(element("div", element("dt", name), element("dd", value, element("small", note)))
+          for name, value, note in tiles),
+        class_="tiles",
+    )  # fmt: skip
