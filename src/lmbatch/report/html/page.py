@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmbatch import __version__
 from lmbatch.report.corpus import CorpusReport
+from lmbatch.report.html.chunking import chunking_section
 from lmbatch.report.html.elements import Html, element
 from lmbatch.report.html.figures import count, share, size
 from lmbatch.report.html.ledger import ledger_section
@@ -15,6 +16,17 @@ from lmbatch.report.html.work import settings_section, work_section
 
 # Nothing is fetched and nothing runs, whatever a text of the corpus may say.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+_SECTIONS = (
+    ledger_section,
+    chunking_section,
+    lengths_section,
+    sources_section,
+    samples_section,
+    work_section,
+    settings_section,
+)
 
 
 def corpus_page(report: CorpusReport) -> str:
@@ -30,11 +42,10 @@ def corpus_page(report: CorpusReport) -> str:
         element("title", f"{title} · lmbatch"),
         element("style", Html(STYLE)),
     )
-    sections = (ledger_section, lengths_section, sources_section, samples_section, work_section, settings_section)
     body = element(
         "body",
         element("header", element("h1", title), *_overview(report)),
-        element("main", *(build(report) for build in sections)),
+        element("main", *(build(report) for build in _SECTIONS)),
         element("footer", element("p", f"Written by lmbatch {__version__} from the receipts of {report.store}")),
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
