@@ -14,7 +14,7 @@ from lmbatch.config.load import apply_sets, build
 from lmbatch.config.preprocess import PreprocessConfig
 from lmbatch.errors import EXIT_FAILED
 from lmbatch.launch import LocalBackend, run_preprocess
-from lmbatch.preprocess import load_plan, make_plan, repair_store, store_plan
+from lmbatch.preprocess import load_plan, make_plan, repair_store, stages_of, store_plan
 from lmbatch.store import open_store
 
 EPILOG = """\b
@@ -47,13 +47,19 @@ def command(
     config = build(PreprocessConfig, settings, f"{store}/plan.json")
     # Nothing is withdrawn before it is known that it can be made again: same input, same tokenizer, same plan.
     store_plan(target, *make_plan(config))
-    withdrawn = repair_store(target, plan, before)
     count = workers or len(os.sched_getaffinity(0))
-    run_preprocess(config, lambda folder: LocalBackend(folder, count))
-    after = check(store, 4)
+    withdrawn: list[str] = []
+    after = before
+    # Mostly once. More only if a stage that is done again comes out otherwise: then what stands on it follows.
+    for _ in stages_of(plan):
+        withdrawn += repair_store(target, plan, after).tasks
+        run_preprocess(config, lambda folder: LocalBackend(folder, count))
+        after = check(store, 4)
+        if after.right:
+            break
     if as_json:
-        print_json({"withdrawn": withdrawn.tasks, "before": before.to_dict(), "after": after.to_dict()})
+        print_json({"withdrawn": withdrawn, "before": before.to_dict(), "after": after.to_dict()})
     else:
-        click.echo(f"done again: {len(withdrawn.tasks)} tasks {' '.join(withdrawn.tasks[:10])}".rstrip())
+        click.echo(f"done again: {len(withdrawn)} tasks {' '.join(withdrawn[:10])}".rstrip())
         print_report(after)
     sys.exit(0 if after.right else EXIT_FAILED)

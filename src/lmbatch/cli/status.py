@@ -68,6 +68,9 @@ def print_store(status: StoreStatus) -> None:
         f"input {human_bytes(status.input_bytes_done)} of {human_bytes(status.input_bytes)}; "
         f"{status.tokens:,} tokens; written by {', '.join(status.engines) or 'nobody yet'}"
     )
+    if len(status.stages) > 1:
+        done = (f"{stage.name} {stage.tasks_done:,} of {stage.tasks:,}" for stage in status.stages)
+        click.echo(f"stages: {', '.join(done)}")
     parts = (
         f"{ledger.records:,} records = {ledger.documents_out:,} documents",
         f"{ledger.records_dropped:,} dropped {reasons(ledger.dropped)}".rstrip(),

@@ -66,6 +66,7 @@ def build_manifest(plan: Plan, receipts: dict[str, Receipt]) -> Manifest:
             remedy="set corpus.splittable to false and preprocess into another store",
         )
     check_tokens(plan, ordered)
+    check_lists_agree(ordered)
     check_budget(plan, ordered)
     ledger = Ledger.total(receipt.ledger for receipt in ordered)
     shards = tuple(shard for receipt in ordered for shard in receipt.shards if shard.documents)
@@ -101,6 +102,16 @@ def _in_order(plan: Plan, receipts: dict[str, Receipt]) -> list[Receipt]:
                 remedy="give another store, or run `lmbatch repair` on this one",
             )
     return [receipts[task.id] for task in plan.tasks]
+
+
+def check_lists_agree(receipts: Sequence[Receipt]) -> None:
+    """Raises PlanError unless all tasks dropped duplicates by the same lists: else some text might be kept nowhere."""
+    for first, receipt in pairwise(receipts):
+        if receipt.duplicates != first.duplicates:
+            raise PlanError(
+                f"{receipt.task} dropped duplicates by other lists than {first.task}",
+                remedy="run `lmbatch repair` on the store",
+            )
 
 
 def conservation_problems(plan: Plan, receipts: Iterable[Receipt]) -> list[str]:

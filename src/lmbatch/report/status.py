@@ -10,7 +10,7 @@ from typing import Any
 from lmbatch.checkpoint import Checkpoints, CheckpointSummary
 from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import UsageError
-from lmbatch.preprocess import load_plan, read_receipts
+from lmbatch.preprocess import StageProgress, load_plan, read_receipts, stage_progress
 from lmbatch.store import MANIFEST_KEY, Ledger, Store, open_store, parse_manifest
 from lmbatch.train.attempts import Attempt, read_attempts
 from lmbatch.train.metrics import evaluation_rows, last_step, read_metrics, training_rows
@@ -41,7 +41,10 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class StoreStatus:
-    """A preprocessing store as its plan, receipts and manifest tell it."""
+    """A preprocessing store as its plan, receipts and manifest tell it.
+
+    All but ``stages`` is of the last stage, which writes the shards.
+    """
 
     store: str
     corpus: str
@@ -53,6 +56,7 @@ class StoreStatus:
     ledger: Ledger
     engines: dict[str, int]
     digest: str | None
+    stages: tuple[StageProgress, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -119,4 +123,5 @@ def store_status(store: Store) -> StoreStatus:
         ledger=Ledger.total(receipt.ledger for receipt in receipts.values()),
         engines=engines,
         digest=digest,
+        stages=stage_progress(store, plan),
     )

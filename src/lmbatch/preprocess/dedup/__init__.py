@@ -13,6 +13,7 @@ there. Blocks carry their CRC-32 in the receipt and are checked when they are re
 """
 
 from lmbatch.preprocess.dedup.check import check_lists, check_units
+from lmbatch.preprocess.dedup.clusters import duplicate_clusters
 from lmbatch.preprocess.dedup.compare import run_compare
 from lmbatch.preprocess.dedup.lists import DropLists, Sieve
 from lmbatch.preprocess.dedup.receipts import (
@@ -42,6 +43,7 @@ __all__ = [
     "check_lists",
     "check_units",
     "compare_units",
+    "duplicate_clusters",
     "parse_compare",
     "parse_sign",
     "run_compare",
