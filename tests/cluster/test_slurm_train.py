@@ -71,6 +71,20 @@ def test_a_preempted_job_comes_back_by_itself(quiet: TrainingJob, new_job: NewJo
     assert [(attempt.why, attempt.steps_lost) for attempt in job.status().attempts] == [("stopped", 0), ("finished", 0)]
 
 
+def test_launch_logs_and_stop_from_the_command_line(quiet: TrainingJob, new_job: NewJob) -> None:
+    job = new_job("launched").launch(hold="step-6")
+    assert "of this run is" in job.lmbatch("launch", "train", "--config", str(job.config()), "--on", str(job.site))
+    job.wait_held(0, "step-6")
+    assert "0: " in job.lmbatch("logs", str(job.run), "--rank", "0")
+    stopping = job.begin("stop", str(job.run))
+    wait_until(lambda: (job.run / "stop").exists())
+    quiet.cluster.run("scancel", "--signal=USR2", f"{job.id}.0")  # only the main process sees the file while it is held
+    assert "saved and stopped" in stopping.communicate(timeout=60)[0]
+    wait_until(lambda: job.state() == "", what="for the job to be gone for good")
+    (attempt,) = job.status().attempts
+    assert (attempt.why, attempt.last_saved_step) == ("stopped", 7)
+
+
 def test_a_requeue_by_hand_saves_first(quiet: TrainingJob, new_job: NewJob) -> None:
     job = new_job("by-hand").submit(hold="step-6")
     job.wait_held(0, "step-6")

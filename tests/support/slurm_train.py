@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lmbatch.report import compare_runs, run_status
 from lmbatch.report.status import RunStatus
@@ -66,6 +69,30 @@ class TrainingJob:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         self.id = done.stdout.strip()
+        return self
+
+    @property
+    def site(self) -> Path:
+        site = {"name": "test", "executor": "slurm", "train": {"nodes": 2, "minutes": 30}}
+        path = self.base / "train-site.yaml"
+        path.write_text(yaml.safe_dump(site), encoding="utf-8")
+        return path
+
+    def begin(self, *command: str, hold: str = "") -> subprocess.Popen[str]:
+        """Start one of lmbatch's commands; both of its streams come as one text."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "lmbatch", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=self.environment(hold), cwd=self.base,
+        )  # fmt: skip
+
+    def lmbatch(self, *command: str, hold: str = "") -> str:
+        """Run one of lmbatch's commands; what it said."""
+        return self.begin(*command, hold=hold).communicate(timeout=60)[0]
+
+    def launch(self, hold: str = "") -> TrainingJob:
+        """`lmbatch launch train`, as a user does it."""
+        command = ("launch", "train", "--config", str(self.config()), "--on", str(self.site), "--json")
+        self.id = json.loads(self.lmbatch(*command, hold=hold))["job"]
         return self
 
     def train_here(self, *sets: str) -> TrainingJob:

@@ -17,7 +17,7 @@ whose two functions are looked up only when they are asked for: listing checkpoi
 from typing import TYPE_CHECKING, Any
 
 from lmbatch.checkpoint.checkpoints import Checkpoint, Checkpoints, CheckpointSummary, SavedCheckpoint
-from lmbatch.checkpoint.lock import RunLock
+from lmbatch.checkpoint.lock import RunLock, read_holder
 from lmbatch.checkpoint.receipt import CheckpointFacts, CheckpointReceipt, Refusal
 
 if TYPE_CHECKING:
@@ -45,5 +45,6 @@ __all__ = [
     "SavedCheckpoint",
     "load_model_weights",
     "load_training_state",
+    "read_holder",
     "save_training_state",
 ]

@@ -33,7 +33,7 @@ if [ -z "${SLURM_GPUS_ON_NODE:-}" ]; then export ACCELERATE_USE_CPU=true; fi
 # Notice of the end (preemption, time limit) comes here: pass it on to every process, and wait until all have saved.
 notice='' step=''
 trap 'notice=", after notice"; [ -z "$step" ] || kill -USR2 "$step"' USR2
-srun --kill-on-bad-exit=1 "$python" -m lmbatch.train --config "$config" "$@" &
+srun --label --kill-on-bad-exit=1 "$python" -m lmbatch.train --config "$config" "$@" &
 step=$!
 wait "$step"; code=$?
 while [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done

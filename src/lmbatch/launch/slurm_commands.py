@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lmbatch.errors import SchedulerError
 
@@ -17,6 +18,7 @@ _OVER = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", 
                    "PREEMPTED", "REVOKED", "TIMEOUT"})  # fmt: skip
 _FATAL_SIGNALS = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM})
 _QUEUE = "--format=%i|%T|%r|%k"
+_JOBS = "--format=%i|%T|%r|%L|%N|%k"
 _REMEDY = "run it on a login node of a Slurm cluster; on one machine use --on local, or `make cluster-up`"
 
 
@@ -38,6 +40,18 @@ class QueueRow:
     def index(self) -> int:
         """Place in the array; a lone job is the first of itself."""
         return int(self.id.partition("_")[2] or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One job that is no array, waiting or running. ``left`` and ``reason`` are Slurm's own words."""
+
+    id: str
+    state: str
+    reason: str
+    left: str
+    nodes: str
+    comment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,19 @@ class SlurmCommands:
         """Every element of this name of this user that has not ended; one call for all."""
         return parse_queue(_run("squeue", "--noheader", "--array", f"--user={_user()}", f"--name={name}", _QUEUE))
 
+    def jobs(self) -> list[JobRow]:
+        """Every job of this user that has not ended."""
+        return parse_jobs(_run("squeue", "--noheader", f"--user={_user()}", _JOBS))
+
+    def submit(self, script: Path, arguments: Sequence[str]) -> str:
+        """The number of the new job, which runs the script with these arguments."""
+        return _run("sbatch", "--parsable", str(script), *arguments).partition(";")[0].strip()
+
+    def log_path(self, job: str) -> Path | None:
+        """Where a job's standard output goes, while the controller remembers the job."""
+        match = re.search(r"^\s*StdOut=(.+)$", _run("scontrol", "show", "job", job), re.MULTILINE)
+        return Path(match[1].strip()) if match else None
+
     def endings(self, ids: Sequence[str]) -> dict[str, Ending]:
         """How elements ended, by id; those that accounting does not know (yet) are missing."""
         if not ids:
@@ -114,6 +141,12 @@ def parse_queue(text: str) -> list[QueueRow]:
     """Lines ``id|state|reason|comment``; a comment may hold anything."""
     rows = [line.split("|", 3) for line in text.splitlines() if line.count("|") >= 3]
     return [QueueRow(element.strip(), state, reason, comment.strip()) for element, state, reason, comment in rows]
+
+
+def parse_jobs(text: str) -> list[JobRow]:
+    """Lines ``id|state|reason|time left|nodes|comment``; a comment may hold anything."""
+    rows = [line.split("|", 5) for line in text.splitlines() if line.count("|") >= 5]
+    return [JobRow(*(part.strip() for part in row)) for row in rows]
 
 
 def parse_endings(text: str) -> dict[str, Ending]:

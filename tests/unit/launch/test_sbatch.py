@@ -93,4 +93,6 @@ def test_a_job_that_ends_well_in_spite_of_the_notice_is_done(tmp_path: Path) -> 
 def test_arguments_reach_training_and_cpu_is_chosen_only_without_gpus(tmp_path: Path) -> None:
     _, output, _ = run_with(tmp_path, 'echo "cpu=$ACCELERATE_USE_CPU"; printf "<%s>" "$@"')
     assert "cpu=true" in output
-    assert "<--kill-on-bad-exit=1><python><-m><lmbatch.train><--config><my config.yaml><--set><steps=5>" in output
+    assert (
+        "<--label><--kill-on-bad-exit=1><python><-m><lmbatch.train><--config><my config.yaml><--set><steps=5>" in output
+    )

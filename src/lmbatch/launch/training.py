@@ -1,0 +1,151 @@
+"""A training job: submit it, find it in the queue, stop it for good, read its log.
+
+::
+
+    config + site ──training_script──▶ RUN/job.sbatch ──sbatch──▶ queue ──▶ attempts ──▶ RUN/logs/NAME-JOB.log
+                                                                    │
+    find_job · stop_run · log_of  ◀── the job's comment is RUN ─────┘
+
+Slurm is asked where it knows better than the run folder; where it is not installed, the run folder must do.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from lmbatch.checkpoint import RunLock, read_holder
+from lmbatch.config import TrainConfig, TrainSite
+from lmbatch.errors import RunBusyError, SchedulerError, TaskError, UsageError
+from lmbatch.launch.sbatch import training_script
+from lmbatch.launch.slurm_commands import JobRow, SlurmCommands
+
+_POLL_SECONDS = 0.2
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What would be submitted, and with ``id`` what was. ``arguments`` go to training."""
+
+    run: Path
+    script: str
+    arguments: tuple[str, ...]
+    id: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the script is kept."""
+        return self.run / "job.sbatch"
+
+    @property
+    def log(self) -> Path | None:
+        """The job's log: every attempt appends to it, each line with the number of its process."""
+        return None if self.id is None else self.run / "logs" / f"{self.run.name}-{self.id}.log"
+
+
+def plan_job(config_path: Path, config: TrainConfig, site: TrainSite, sets: Sequence[str]) -> TrainingJob:
+    """The job that trains a config at a site. Pure; nothing is written."""
+    run = (Path(config.run.dir) / config.run.name).absolute()
+    placed = site.model_copy(
+        update={"options": {"output": f"{run}/logs/%x-%j.log", "comment": str(run), "chdir": str(Path.cwd()),
+                            **site.options}}
+    )  # fmt: skip
+    script = training_script(
+        placed, name=config.run.name, config=str(config_path.absolute()), python=site.python or sys.executable
+    )
+    return TrainingJob(run, script, tuple(part for item in sets for part in ("--set", item)))
+
+
+def submit_job(job: TrainingJob, slurm: SlurmCommands | None = None) -> TrainingJob:
+    """Keep the script in the run folder and submit it. Raises RunBusyError if a job of this run waits or runs."""
+    slurm = slurm or SlurmCommands()
+    if (standing := find_job(job.run, slurm)) is not None:
+        raise RunBusyError(
+            f"{job.run}: job {standing.id} of this run is {standing.state} already",
+            remedy=f"`lmbatch stop {job.run}` stops it after saving; `lmbatch logs {job.run}` shows what it does",
+        )
+    (job.run / "logs").mkdir(parents=True, exist_ok=True)
+    job.path.write_text(job.script, encoding="utf-8")
+    return replace(job, id=slurm.submit(job.path, job.arguments))
+
+
+def find_job(run: Path, slurm: SlurmCommands) -> JobRow | None:
+    """The job of a run that waits or runs, by its comment."""
+    rows = [row for row in slurm.jobs() if row.comment == str(run.absolute())]
+    return rows[-1] if rows else None
+
+
+def is_busy(run: Path) -> bool:
+    """Does a process train into this folder at the moment?"""
+    lock = RunLock(run)
+    try:
+        lock.acquire()
+    except RunBusyError:
+        return True
+    lock.release()
+    return False
+
+
+def stop_run(
+    run: Path, *, seconds: float, on_wait: Callable[[float], None] = lambda _: None, slurm: SlurmCommands | None = None
+) -> str:
+    """Ask a run to save and end, wait until it has, and see to it that Slurm does not start it again.
+
+    ``on_wait`` is called with the seconds that have passed. Gives what was done, in words. Raises UsageError if nobody
+    trains and nothing is queued, TaskError if it has not ended within ``seconds``.
+    """
+    slurm = slurm or SlurmCommands()
+    busy = is_busy(run)
+    job = read_holder(run).get("job_id") if busy else None
+    if busy:
+        (run / "stop").touch()
+        _wait_until_free(run, seconds, on_wait)
+    queued = _quietly(lambda: find_job(run, slurm))
+    job = job or (queued.id if queued else None)
+    if not busy and job is None:
+        raise UsageError(f"{run}: nobody trains here, and no job is queued", remedy="see `lmbatch status` of the run")
+    if job is not None:  # a saved attempt asks to be requeued
+        slurm.cancel_element(str(job))
+    return f"saved and stopped{f'; job {job} is cancelled' if job else ''}" if busy else f"job {job} is cancelled"
+
+
+def _wait_until_free(run: Path, seconds: float, on_wait: Callable[[float], None]) -> None:
+    start = time.monotonic()
+    while is_busy(run):
+        passed = time.monotonic() - start
+        if passed > seconds:
+            raise TaskError(
+                f"{run}: asked to stop {passed:.0f} s ago, and still trains",
+                remedy="it stops at the end of a step; wait longer with --timeout, or look at `lmbatch logs`",
+            )
+        on_wait(passed)
+        time.sleep(_POLL_SECONDS)
+
+
+def log_of(run: Path, job: str | None, slurm: SlurmCommands | None = None) -> Path:
+    """The newest log of a run: in its folder, or where Slurm says that job ``job`` writes.
+
+    Raises UsageError if there is none.
+    """
+    logs = sorted((run / "logs").glob("*.log"), key=lambda path: path.stat().st_mtime)
+    if logs:
+        return logs[-1]
+    found = _quietly(lambda: (slurm or SlurmCommands()).log_path(job)) if job else None
+    if found is None or not found.is_file():
+        raise UsageError(
+            f"{run}: no log is known", remedy="a run started by hand writes to its terminal; sbatch names its --output"
+        )
+    return found
+
+
+def _quietly(ask: Callable[[], T]) -> T | None:
+    """None where Slurm is not installed or does not answer."""
+    try:
+        return ask()
+    except SchedulerError:
+        return None
