@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import click
 
 from lmbatch.cli.common import human_bytes, human_seconds, json_option, print_json, print_table
-from lmbatch.cli.preprocess import reasons, thrown_away
-from lmbatch.report import RunStatus, StoreStatus, run_status, store_status
+from lmbatch.cli.show_store import print_store
+from lmbatch.report import RunStatus, StoreStatus, StoreWatcher, run_status
 from lmbatch.store import open_store
 
 EPILOG = """\b
 Examples:
   lmbatch status runs/gpt2_zh
   lmbatch status s3://bucket/wudao --json
+  lmbatch status s3://bucket/wudao --watch        again every 5 seconds, until the manifest is written
+  lmbatch status s3://bucket/wudao --watch 60 --json      a line of JSON each time
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("place")
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.1),
+    is_flag=False,
+    flag_value=5.0,
+    metavar="[SECONDS]",
+    help="Look again and again (a store, until its manifest is written).",
+)
 @json_option
-def command(place: str, as_json: bool) -> None:
+def command(place: str, watch: float | None, as_json: bool) -> None:
     """Show how far PLACE is: the folder of a run, or the store of a preprocessed corpus."""
-    if (Path(place) / "attempts.jsonl").is_file():
-        run = run_status(Path(place))
-        print_json(run.to_dict()) if as_json else print_run(run)
-    else:
-        store = store_status(open_store(place))
-        print_json(store.to_dict()) if as_json else print_store(store)
+    is_run = (Path(place) / "attempts.jsonl").is_file()
+    store = None if is_run else StoreWatcher(open_store(place))
+    while True:
+        status = store.look() if store else run_status(Path(place))
+        show(status, as_json, watching=watch is not None)
+        if watch is None or (isinstance(status, StoreStatus) and status.digest):
+            return
+        time.sleep(watch)
+
+
+def show(status: RunStatus | StoreStatus, as_json: bool, *, watching: bool) -> None:
+    """On stdout; who watches on a terminal sees the newest only, and in JSON a line for each."""
+    if as_json and watching:
+        click.echo(json.dumps(status.to_dict(), ensure_ascii=False))
+        return
+    if as_json:
+        print_json(status.to_dict())
+        return
+    if watching:
+        click.clear()  # does nothing where stdout is no terminal
+    print_store(status) if isinstance(status, StoreStatus) else print_run(status)
 
 
 def print_run(status: RunStatus) -> None:
@@ -58,27 +85,3 @@ def print_run(status: RunStatus) -> None:
     )
     kept = ", ".join(f"{item.step} ({item.state}, {human_bytes(item.bytes)})" for item in status.checkpoints)
     click.echo(f"checkpoints: {kept or 'none'}")
-
-
-def print_store(status: StoreStatus) -> None:
-    """Tasks, input and the ledger so far."""
-    ledger = status.ledger
-    click.echo(f"{status.store}: corpus {status.corpus}, {status.tasks_done} of {status.tasks} tasks done")
-    click.echo(
-        f"input {human_bytes(status.input_bytes_done)} of {human_bytes(status.input_bytes)}; "
-        f"{status.tokens:,} tokens; written by {', '.join(status.engines) or 'nobody yet'}"
-    )
-    if len(status.stages) > 1:
-        done = (f"{stage.name} {stage.tasks_done:,} of {stage.tasks:,}" for stage in status.stages)
-        click.echo(f"stages: {', '.join(done)}")
-    parts = (
-        f"{ledger.records:,} records = {ledger.documents_out:,} documents",
-        f"{ledger.records_dropped:,} dropped {reasons(ledger.dropped)}".rstrip(),
-        f"{ledger.records_quarantined:,} quarantined {reasons(ledger.quarantined)}".rstrip(),
-    )
-    click.echo(" + ".join(parts))
-    if ledger.changed:
-        click.echo(f"changed by cleaning {reasons(ledger.changed)}")
-    if ledger.tokens is not None:
-        click.echo(f"tokens {thrown_away(ledger.tokens)}")
-    click.echo(f"manifest: {status.digest or 'not written yet'}")

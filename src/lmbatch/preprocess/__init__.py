@@ -16,6 +16,7 @@ from lmbatch.preprocess.heartbeat import Heartbeat, StoredHeartbeat, read_heartb
 from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.merge import build_manifest, merge, read_receipts
 from lmbatch.preprocess.observe import Observer, Pace, TaskAtWork, slowest, sort_out
+from lmbatch.preprocess.outline import PlanOutline, outline_of, read_outline
 from lmbatch.preprocess.plan import (
     Plan,
     PlannedFile,
@@ -40,6 +41,7 @@ __all__ = [
     "Observer",
     "Pace",
     "Plan",
+    "PlanOutline",
     "PlannedFile",
     "PlannedPiece",
     "Pulse",
@@ -61,8 +63,10 @@ __all__ = [
     "make_plan",
     "merge",
     "open_raw",
+    "outline_of",
     "read_facts",
     "read_heartbeats",
+    "read_outline",
     "read_receipts",
     "receipt_key",
     "remove_heartbeats",

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from lmbatch.errors import StoreError
-from lmbatch.store import FORMAT_VERSION, RECEIPTS_PREFIX, Ledger, Store, parse_receipt
+from lmbatch.store import FORMAT_VERSION, RECEIPTS_PREFIX, Ledger, Store, TokenLedger, parse_receipt
 
 _SLOWEST = 10
 
@@ -32,6 +32,7 @@ class TaskFacts:
     dropped: Mapping[str, int]
     quarantined: Mapping[str, int]
     changed: Mapping[str, int]
+    cut: Mapping[str, Any] | None  # the token ledger, where documents were cut
 
     @property
     def bytes_per_second(self) -> float:
@@ -55,6 +56,8 @@ class Tally:
     quarantined: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
     engines: dict[str, int] = field(default_factory=dict)
+    _cut: dict[str, int] = field(default_factory=dict)
+    _thrown_away: dict[str, int] = field(default_factory=dict)
     _slowest: list[tuple[float, str, TaskFacts]] = field(default_factory=list)
 
     def add(self, facts: TaskFacts) -> None:
@@ -70,6 +73,10 @@ class Tally:
         add_counts(self.dropped, facts.dropped)
         add_counts(self.quarantined, facts.quarantined)
         add_counts(self.changed, facts.changed)
+        if facts.cut is not None:
+            self._cut = self._cut or {"encoded": 0, "eod": 0}
+            add_counts(self._cut, {"encoded": facts.cut["encoded"], "eod": facts.cut["eod"]})
+            add_counts(self._thrown_away, facts.cut["thrown_away"])
         self.engines[facts.engine] = self.engines.get(facts.engine, 0) + 1
         push = heapq.heappush if len(self._slowest) < _SLOWEST else heapq.heappushpop
         push(self._slowest, (facts.seconds, facts.task, facts))
@@ -89,7 +96,10 @@ class Tally:
         """What became of every record so far."""
         sums = {"documents": self.documents, "dropped": self.dropped, "quarantined": self.quarantined,
                 "changed": self.changed}  # fmt: skip
-        return Ledger(records=self.records, **{name: dict(sorted(counts.items())) for name, counts in sums.items()})
+        ordered = {name: dict(sorted(counts.items())) for name, counts in sums.items()}
+        thrown_away = dict(sorted(self._thrown_away.items()))
+        tokens = TokenLedger(**self._cut, thrown_away=thrown_away) if self._cut else None
+        return Ledger(records=self.records, tokens=tokens, **ordered)
 
 
 def add_counts(into: dict[str, int], counts: Mapping[str, int]) -> None:
@@ -150,6 +160,7 @@ def _facts(value: dict[str, Any]) -> TaskFacts:
         dropped=ledger["dropped"],
         quarantined=ledger["quarantined"],
         changed=ledger.get("changed", {}),
+        cut=ledger.get("tokens"),
     )
 
 

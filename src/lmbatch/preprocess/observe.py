@@ -58,12 +58,13 @@ class Observer:
 def sort_out(seen: Sequence[TaskAtWork], finished: Container[str]) -> tuple[list[TaskAtWork], list[str]]:
     """Those that tell of a task at work, one for each task; and the workers that are certainly none any more.
 
-    Of two at one task the one that was heard of last counts: the other has been killed, most likely.
+    Of two at one task the one that was heard of last counts, or the later one in ``seen``: the other has been killed,
+    most likely.
     """
     dead = [item.beat.worker for item in seen if has_died(item.beat)]
     living = [item for item in seen if item.beat.worker not in dead]
     at_work: dict[str, TaskAtWork] = {}
-    for item in sorted(living, key=lambda item: (-item.quiet_seconds, item.beat.bytes_done)):
+    for item in sorted(living, key=lambda item: -item.quiet_seconds):
         if item.beat.task not in finished:
             at_work[item.beat.task] = item
     chosen = {item.beat.worker for item in at_work.values()}

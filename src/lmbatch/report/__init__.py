@@ -3,20 +3,24 @@
 ::
 
     runs/NAME/{attempts,metrics}.jsonl, checkpoints/ ──▶ run_status · compare_runs ──▶ cli
-    plan.json, receipts/, manifest.json              ──▶ store_status              ──▶ cli
+    plan.json, receipts/, heartbeats/, manifest.json ──▶ store_status              ──▶ cli
     the same and profiles/                           ──▶ corpus ──▶ html           ──▶ cli
 """
 
 from lmbatch.report.compare import Comparison, compare_runs
 from lmbatch.report.corpus import CorpusReport, corpus_report
 from lmbatch.report.html import corpus_page
-from lmbatch.report.status import RunStatus, StoreStatus, run_status, store_status
+from lmbatch.report.status import RunStatus, run_status
+from lmbatch.report.store_status import FinishedTask, RunningTask, StoreStatus, StoreWatcher, store_status
 
 __all__ = [
     "Comparison",
     "CorpusReport",
+    "FinishedTask",
     "RunStatus",
+    "RunningTask",
     "StoreStatus",
+    "StoreWatcher",
     "compare_runs",
     "corpus_page",
     "corpus_report",

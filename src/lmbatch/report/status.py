@@ -1,4 +1,4 @@
-"""How far a run or a preprocessing store is."""
+"""How far a run is."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 from lmbatch.checkpoint import Checkpoints, CheckpointSummary
 from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import UsageError
-from lmbatch.preprocess import StageProgress, load_plan, read_receipts, stage_progress
-from lmbatch.store import MANIFEST_KEY, Ledger, Store, open_store, parse_manifest
+from lmbatch.store import open_store
 from lmbatch.train.attempts import Attempt, read_attempts
 from lmbatch.train.metrics import evaluation_rows, last_step, read_metrics, training_rows
 
@@ -37,32 +36,6 @@ class RunStatus:
         for row, summary in zip(plain["checkpoints"], self.checkpoints, strict=True):
             row["facts"] = summary.facts.model_dump() if summary.facts else None
         return plain
-
-
-@dataclass(frozen=True)
-class StoreStatus:
-    """A preprocessing store as its plan, receipts and manifest tell it.
-
-    All but ``stages`` is of the last stage, which writes the shards.
-    """
-
-    store: str
-    corpus: str
-    tasks: int
-    tasks_done: int
-    input_bytes: int
-    input_bytes_done: int
-    tokens: int
-    ledger: Ledger
-    engines: dict[str, int]
-    digest: str | None
-    stages: tuple[StageProgress, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        tokens = self.ledger.tokens
-        share = tokens.share_lost if tokens is not None else 0.0
-        return asdict(self) | {"ledger": self.ledger.model_dump(), "share_thrown_away": share}
 
 
 def run_status(run: Path) -> RunStatus:
@@ -100,28 +73,3 @@ def _total_steps(run: Path) -> int | None:
         return int(facts["total_steps"])
     config = run / "config.yaml"
     return load_config(TrainConfig, config).steps if config.is_file() else None
-
-
-def store_status(store: Store) -> StoreStatus:
-    """Read a store's plan and receipts (not its shards). Raises ObjectNotFoundError if it holds no plan."""
-    plan = load_plan(store)
-    receipts = read_receipts(store, plan.tasks)
-    engines: dict[str, int] = {}
-    for receipt in receipts.values():
-        engines[receipt.engine] = engines.get(receipt.engine, 0) + 1
-    digest = None
-    if store.exists(MANIFEST_KEY):
-        digest = parse_manifest(store.read(MANIFEST_KEY), f"{store.uri}/{MANIFEST_KEY}").digest
-    return StoreStatus(
-        store=store.uri,
-        corpus=plan.config.corpus.name,
-        tasks=len(plan.tasks),
-        tasks_done=len(receipts),
-        input_bytes=plan.input_bytes,
-        input_bytes_done=sum(receipt.input_bytes for receipt in receipts.values()),
-        tokens=sum(shard.tokens for receipt in receipts.values() for shard in receipt.shards),
-        ledger=Ledger.total(receipt.ledger for receipt in receipts.values()),
-        engines=engines,
-        digest=digest,
-        stages=stage_progress(store, plan),
-    )

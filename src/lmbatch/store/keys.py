@@ -9,6 +9,8 @@ from lmbatch.store.files import TEMPORARY_PREFIX
 
 _LONGEST_KEY = 1024  # bytes of UTF-8, S3's limit
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
+# What nearly all keys are like is looked at in one step: nothing that is found wrong below is of this form.
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 _LONGEST_NAME = 255  # bytes of UTF-8, the limit of a file name
 
 
@@ -36,6 +38,8 @@ def check_range(key: str, start: int, end: int | None) -> None:
 
 
 def _problem(key: str) -> str | None:
+    if len(key) <= _LONGEST_NAME and _PLAIN.fullmatch(key):
+        return None
     try:
         length = len(key.encode())
     except UnicodeEncodeError:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lmbatch.cli.preprocess import as_dict, print_result
-from lmbatch.cli.status import print_store
+from lmbatch.cli.show_store import print_store
 from lmbatch.config import PreprocessConfig
 from lmbatch.errors import ConfigError
 from lmbatch.launch import PreprocessResult, open_target

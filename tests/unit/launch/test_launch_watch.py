@@ -40,7 +40,7 @@ def facts_of(task: str, **changes: Any) -> TaskFacts:
     settings: dict[str, Any] = {
         "task": task, "file": "a.json", "engine": "table", "seconds": 10.0, "cpu_seconds": 9.0, "memory_bytes": 7,
         "input_bytes": 100, "tokens": 1000, "records": 12, "documents": {"train": 9, "validation": 1},
-        "dropped": {"too_short": 1}, "quarantined": {"truncated": 1}, "changed": {}, **changes,
+        "dropped": {"too_short": 1}, "quarantined": {"truncated": 1}, "changed": {}, "cut": None, **changes,
     }  # fmt: skip
     return TaskFacts(**settings)
 
