@@ -37,9 +37,8 @@ def _lines(status: StoreStatus) -> Iterator[str]:
         f"{status.store}: corpus {status.corpus}, {status.tasks_done:,} of {status.tasks:,} tasks done, "
         f"{status.tasks_running:,} at work, {max(0, left):,} waiting"
     )
-    if status.other_receipts:
-        counts = ", ".join(f"{count:,} {stage}" for stage, count in status.other_receipts.items())
-        yield f"other stages: {counts} tasks done"
+    for name, stage in status.earlier_stages.items():
+        yield f"before that, {name}: {stage.tasks_done:,} of {stage.tasks:,} tasks done, {stage.tasks_running:,} at work"
     read = status.input_bytes_done + status.input_bytes_at_work
     share = 100 * read / status.input_bytes if status.input_bytes else 0.0
     yield (

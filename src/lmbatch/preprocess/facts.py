@@ -180,4 +180,5 @@ def _facts_of_stage(value: dict[str, Any]) -> TaskFacts:
         dropped={},
         quarantined={},
         changed={},
+        cut=None,
     )

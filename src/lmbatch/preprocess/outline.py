@@ -13,11 +13,15 @@ from lmbatch.store import FORMAT_VERSION, PLAN_KEY, Store
 
 @dataclass(frozen=True, slots=True)
 class PlanOutline:
-    """A plan's corpus, its fingerprint as stored, and the bytes of input of each task, in order."""
+    """A plan's corpus, its fingerprint as stored, and the bytes of input of each task, in order.
+
+    ``earlier_stages``: how many tasks each stage has that comes before documents are tokenized.
+    """
 
     corpus: str
     fingerprint: str
     task_bytes: Mapping[str, int]
+    earlier_stages: Mapping[str, int]
 
     @property
     def input_bytes(self) -> int:
@@ -35,11 +39,18 @@ def read_outline(store: Store) -> PlanOutline:
         if value["format_version"] != FORMAT_VERSION:
             raise ValueError("another version")
         sizes = {task["id"]: sum([piece["bytes"] for piece in task["pieces"]]) for task in value["tasks"]}
-        return PlanOutline(value["config"]["corpus"]["name"], value["fingerprint"], sizes)
+        stages = _stages(len(sizes), value.get("partitions"))
+        return PlanOutline(value["config"]["corpus"]["name"], value["fingerprint"], sizes, stages)
     except (ValueError, KeyError, TypeError):
         return outline_of(load_plan(store))  # says what is wrong with it
 
 
 def outline_of(plan: Plan) -> PlanOutline:
     """The same of a plan that has been read whole."""
-    return PlanOutline(plan.config.corpus.name, plan.fingerprint, {task.id: task.input_bytes for task in plan.tasks})
+    sizes = {task.id: task.input_bytes for task in plan.tasks}
+    return PlanOutline(plan.config.corpus.name, plan.fingerprint, sizes, _stages(len(sizes), plan.partitions))
+
+
+def _stages(tasks: int, partitions: int | None) -> dict[str, int]:
+    """As `stages_of` gives them, by the names that their tasks begin with."""
+    return {} if partitions is None else {"sign": tasks, "compare": partitions}

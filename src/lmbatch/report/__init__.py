@@ -11,7 +11,7 @@ from lmbatch.report.compare import Comparison, compare_runs
 from lmbatch.report.corpus import CorpusReport, corpus_report
 from lmbatch.report.html import corpus_page
 from lmbatch.report.status import RunStatus, run_status
-from lmbatch.report.store_status import FinishedTask, RunningTask, StoreStatus, StoreWatcher, store_status
+from lmbatch.report.store_status import FinishedTask, RunningTask, StageStatus, StoreStatus, StoreWatcher, store_status
 
 __all__ = [
     "Comparison",
@@ -19,6 +19,7 @@ __all__ = [
     "FinishedTask",
     "RunStatus",
     "RunningTask",
+    "StageStatus",
     "StoreStatus",
     "StoreWatcher",
     "compare_runs",

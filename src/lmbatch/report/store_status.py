@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,6 +63,15 @@ class FinishedTask:
 
 
 @dataclass(frozen=True)
+class StageStatus:
+    """A stage that comes before documents are tokenized."""
+
+    tasks: int
+    tasks_done: int
+    tasks_running: int
+
+
+@dataclass(frozen=True)
 class StoreStatus:
     """What is finished stands in the ledger and in ``tokens``; ``at_work`` adds what heartbeats tell of the rest.
 
@@ -91,7 +101,7 @@ class StoreStatus:
     running: tuple[RunningTask, ...]
     slowest: tuple[FinishedTask, ...]
     failures: dict[str, str]
-    other_receipts: dict[str, int]
+    earlier_stages: dict[str, StageStatus]
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -134,17 +144,24 @@ class StoreWatcher:
         times = [item.modified for item in listed.values()] + [item.modified for item in stored]
         newest = max((time for time in times if time is not None), default=0.0)
         behind = {item.beat.worker: newest - item.modified for item in stored if item.modified is not None}
-        return self._status(seen, behind, [task for task in listed if task not in self._plan.task_bytes])
+        return self._status([item for item in seen if item.beat.task not in listed], behind, self._stages(listed, seen))
 
-    def _status(self, seen: Sequence[TaskAtWork], behind: dict[str, float], others: Sequence[str]) -> StoreStatus:
-        tally, beats = self._tally, [item.beat for item in seen if item.beat.task in self._plan.task_bytes]
+    def _stages(self, listed: Collection[str], seen: Sequence[TaskAtWork]) -> dict[str, StageStatus]:
+        done = Counter(_stage_of(task) for task in listed) if self._plan.earlier_stages else Counter[str]()
+        running = Counter(_stage_of(item.beat.task) for item in seen if item.beat.task not in listed)
+        return {
+            name: StageStatus(tasks, done[name], running[name]) for name, tasks in self._plan.earlier_stages.items()
+        }
+
+    def _status(
+        self, everyone: Sequence[TaskAtWork], behind: dict[str, float], stages: dict[str, StageStatus]
+    ) -> StoreStatus:
+        seen = [item for item in everyone if item.beat.task in self._plan.task_bytes]
+        tally, beats = self._tally, [item.beat for item in seen]
         sums = {name: sum(getattr(beat, name) for beat in beats) for name in ("records", "documents", "tokens")}
         partial = sum(beat.bytes_done for beat in beats)
         rates = self._rates(seen, partial, sums)
         left = self._plan.input_bytes - tally.input_bytes - partial
-        other: dict[str, int] = {}
-        for task in others:
-            add_counts(other, {task.partition("-")[0]: 1})
         return StoreStatus(
             store=self._store.uri,
             corpus=self._plan.corpus,
@@ -169,10 +186,10 @@ class StoreWatcher:
             seconds_left=max(0, left) / rates[0] if rates[0] else None,
             worker_bytes_per_second=tally.input_bytes / tally.seconds if tally.seconds else None,
             cpu_seconds=tally.cpu_seconds,
-            running=tuple(_running(item, behind) for item in slowest(seen, _SLOWEST)),
+            running=tuple(_running(item, behind) for item in slowest(everyone, _SLOWEST)),
             slowest=tuple(_finished(facts) for facts in tally.slowest),
-            failures=_failures(seen, self._done),
-            other_receipts=other,
+            failures=_failures(everyone, self._done),
+            earlier_stages=stages,
         )
 
     def _rates(
@@ -199,6 +216,10 @@ class StoreWatcher:
 
 def _task_of(info: ObjectInfo) -> str:
     return info.key.removeprefix(RECEIPTS_PREFIX).removesuffix(".json")
+
+
+def _stage_of(task: str) -> str:
+    return task.partition("-")[0]
 
 
 def _by_age(seen: Sequence[TaskAtWork], stored: Sequence[StoredHeartbeat]) -> list[TaskAtWork]:

@@ -19,7 +19,7 @@ from lmbatch.errors import ObjectNotFoundError, StoreError
 from lmbatch.preprocess import Heartbeat, LiveTask, Plan, merge, read_receipts, run_task
 from lmbatch.preprocess.facts import parse_facts
 from lmbatch.preprocess.heartbeat import heartbeat_key, heartbeat_of
-from lmbatch.report import StoreStatus, StoreWatcher, store_status
+from lmbatch.report import StageStatus, StoreStatus, StoreWatcher, store_status
 from lmbatch.store import Ledger, LocalStore, Store, to_json
 from support.drive import prepare
 from support.wudao import config_for, write_files, write_tokenizer
@@ -148,12 +148,21 @@ def test_who_watches_reads_a_receipt_once_and_notices_one_that_is_withdrawn(
     assert watcher.look().ledger == before.ledger
 
 
-def test_receipts_of_other_stages_are_counted_apart(store: LocalStore) -> None:
-    tasks = store_status(store).tasks_done
+def test_stages_before_are_counted_apart(store: LocalStore, plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    before = store_status(store)
+    assert before.earlier_stages == {}
+    value = json.loads(store.read("plan.json")) | {"partitions": 3}
+    store.put("plan.json", json.dumps(value).encode())
     store.put("receipts/sign-000001.json", b"{}")
     store.put("receipts/sign-000002.json", b"{}")
+    put_beat(store, "a", "sign-000003")
+    put_beat(store, "b", "sign-000002")  # it has a receipt
     status = store_status(store)
-    assert (status.tasks_done, status.other_receipts) == (tasks, {"sign": 2})
+    assert status.earlier_stages == {"sign": StageStatus(len(plan.tasks), 2, 1), "compare": StageStatus(3, 0, 0)}
+    assert (status.tasks_done, status.tasks_running, status.bytes_per_second) == (before.tasks_done, 0, None)
+    assert [item.task for item in status.running] == ["sign-000003"]
+    print_store(status)
+    assert f"before that, sign: 2 of {len(plan.tasks)} tasks done, 1 at work" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"task": "task-000001"}', b"\xff"])
