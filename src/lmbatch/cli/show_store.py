@@ -37,8 +37,9 @@ def _lines(status: StoreStatus) -> Iterator[str]:
         f"{status.store}: corpus {status.corpus}, {status.tasks_done:,} of {status.tasks:,} tasks done, "
         f"{status.tasks_running:,} at work, {max(0, left):,} waiting"
     )
-    for name, stage in status.earlier_stages.items():
-        yield f"before that, {name}: {stage.tasks_done:,} of {stage.tasks:,} tasks done, {stage.tasks_running:,} at work"
+    if len(status.stages) > 1:
+        done = (f"{stage.name} {stage.tasks_done:,} of {stage.tasks:,}" for stage in status.stages)
+        yield f"stages: {', '.join(done)}"
     read = status.input_bytes_done + status.input_bytes_at_work
     share = 100 * read / status.input_bytes if status.input_bytes else 0.0
     yield (

@@ -30,7 +30,7 @@ from lmbatch.preprocess.plan import (
 )
 from lmbatch.preprocess.pulse import Pulse
 from lmbatch.preprocess.repair import repair_store
-from lmbatch.preprocess.stages import Stage, StageProgress, Unit, stage_progress, stages_of
+from lmbatch.preprocess.stages import Stage, Unit, stages_of
 from lmbatch.preprocess.task import receipt_key, run_task
 from lmbatch.preprocess.verify import StoreReport, verify_store
 from lmbatch.preprocess.worker import Worker
@@ -46,7 +46,6 @@ __all__ = [
     "PlannedPiece",
     "Pulse",
     "Stage",
-    "StageProgress",
     "StoreReport",
     "StoredHeartbeat",
     "Tally",
@@ -74,7 +73,6 @@ __all__ = [
     "run_task",
     "slowest",
     "sort_out",
-    "stage_progress",
     "stages_of",
     "store_plan",
     "verify_store",

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lmbatch.preprocess.dedup import compare_units, sign_units
-from lmbatch.preprocess.facts import list_finished
 from lmbatch.preprocess.plan import Plan
-from lmbatch.store import Store
 
 
 class Unit(Protocol):
@@ -34,22 +31,6 @@ class Stage:
     def input_bytes(self) -> int:
         """Size of its input."""
         return sum(unit.input_bytes for unit in self.units)
-
-
-@dataclass(frozen=True)
-class StageProgress:
-    """How many units of a stage have their receipt."""
-
-    name: str
-    tasks: int
-    tasks_done: int
-
-
-def stage_progress(store: Store, plan: Plan) -> tuple[StageProgress, ...]:
-    """By one listing of the receipts; whether they can be trusted is for others to say."""
-    wanted = {unit.id: stage.name for stage in stages_of(plan) for unit in stage.units}
-    done = Counter(wanted[unit] for unit in list_finished(store, wanted))
-    return tuple(StageProgress(stage.name, len(stage.units), done[stage.name]) for stage in stages_of(plan))
 
 
 def stages_of(plan: Plan) -> tuple[Stage, ...]:

@@ -64,8 +64,9 @@ class FinishedTask:
 
 @dataclass(frozen=True)
 class StageStatus:
-    """A stage that comes before documents are tokenized."""
+    """One stage of the plan; the last one, ``tokenize``, is what all the rest of a status is of."""
 
+    name: str
     tasks: int
     tasks_done: int
     tasks_running: int
@@ -101,7 +102,7 @@ class StoreStatus:
     running: tuple[RunningTask, ...]
     slowest: tuple[FinishedTask, ...]
     failures: dict[str, str]
-    earlier_stages: dict[str, StageStatus]
+    stages: tuple[StageStatus, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -146,15 +147,14 @@ class StoreWatcher:
         behind = {item.beat.worker: newest - item.modified for item in stored if item.modified is not None}
         return self._status([item for item in seen if item.beat.task not in listed], behind, self._stages(listed, seen))
 
-    def _stages(self, listed: Collection[str], seen: Sequence[TaskAtWork]) -> dict[str, StageStatus]:
-        done = Counter(_stage_of(task) for task in listed) if self._plan.earlier_stages else Counter[str]()
+    def _stages(self, listed: Collection[str], seen: Sequence[TaskAtWork]) -> tuple[StageStatus, ...]:
+        done = Counter(_stage_of(task) for task in listed)
         running = Counter(_stage_of(item.beat.task) for item in seen if item.beat.task not in listed)
-        return {
-            name: StageStatus(tasks, done[name], running[name]) for name, tasks in self._plan.earlier_stages.items()
-        }
+        sizes = {**self._plan.earlier_stages, "tokenize": len(self._plan.task_bytes)}
+        return tuple(StageStatus(name, tasks, done[name], running[name]) for name, tasks in sizes.items())
 
     def _status(
-        self, everyone: Sequence[TaskAtWork], behind: dict[str, float], stages: dict[str, StageStatus]
+        self, everyone: Sequence[TaskAtWork], behind: dict[str, float], stages: tuple[StageStatus, ...]
     ) -> StoreStatus:
         seen = [item for item in everyone if item.beat.task in self._plan.task_bytes]
         tally, beats = self._tally, [item.beat for item in seen]
@@ -189,7 +189,7 @@ class StoreWatcher:
             running=tuple(_running(item, behind) for item in slowest(everyone, _SLOWEST)),
             slowest=tuple(_finished(facts) for facts in tally.slowest),
             failures=_failures(everyone, self._done),
-            earlier_stages=stages,
+            stages=stages,
         )
 
     def _rates(
@@ -219,7 +219,8 @@ def _task_of(info: ObjectInfo) -> str:
 
 
 def _stage_of(task: str) -> str:
-    return task.partition("-")[0]
+    name = task.partition("-")[0]
+    return "tokenize" if name == "task" else name
 
 
 def _by_age(seen: Sequence[TaskAtWork], stored: Sequence[StoredHeartbeat]) -> list[TaskAtWork]:

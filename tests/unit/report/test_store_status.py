@@ -150,7 +150,7 @@ def test_who_watches_reads_a_receipt_once_and_notices_one_that_is_withdrawn(
 
 def test_stages_before_are_counted_apart(store: LocalStore, plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     before = store_status(store)
-    assert before.earlier_stages == {}
+    assert before.stages == (StageStatus("tokenize", len(plan.tasks), before.tasks_done, 0),)
     value = json.loads(store.read("plan.json")) | {"partitions": 3}
     store.put("plan.json", json.dumps(value).encode())
     store.put("receipts/sign-000001.json", b"{}")
@@ -158,11 +158,11 @@ def test_stages_before_are_counted_apart(store: LocalStore, plan: Plan, capsys: 
     put_beat(store, "a", "sign-000003")
     put_beat(store, "b", "sign-000002")  # it has a receipt
     status = store_status(store)
-    assert status.earlier_stages == {"sign": StageStatus(len(plan.tasks), 2, 1), "compare": StageStatus(3, 0, 0)}
+    assert status.stages[:2] == (StageStatus("sign", len(plan.tasks), 2, 1), StageStatus("compare", 3, 0, 0))
     assert (status.tasks_done, status.tasks_running, status.bytes_per_second) == (before.tasks_done, 0, None)
     assert [item.task for item in status.running] == ["sign-000003"]
     print_store(status)
-    assert f"before that, sign: 2 of {len(plan.tasks)} tasks done, 1 at work" in capsys.readouterr().out
+    assert f"stages: sign 2 of {len(plan.tasks)}, compare 0 of 3, tokenize" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"task": "task-000001"}', b"\xff"])
