@@ -144,6 +144,18 @@ def test_a_killed_process_ends_the_attempt_and_the_same_command_goes_on(quiet: T
     assert [attempt.steps_lost for attempt in job.status().attempts] == [2, 0]
 
 
+def test_a_process_that_hangs_is_named_and_the_job_goes_on(quiet: TrainingJob, new_job: NewJob) -> None:
+    job = new_job("hanging").submit(hold="hang-7", sets=("run.hang_seconds=4",))
+    job.wait_over(120)
+    job.assert_like(quiet)
+    host = quiet.cluster.settings.names[1]
+    assert f"rank 1 on {host} (pid " in job.text()
+    assert "hung; the others waited for it" in job.text()
+    assert "in stand_still" in job.text()
+    first, second = job.status().attempts
+    assert (first.why, first.steps_lost, second.resumed_from) == ("died without notice", 2, 5)
+
+
 def test_a_job_that_gets_nowhere_ends_with_a_reason(new_job: NewJob) -> None:
     job = new_job("stuck").submit(hold="start,start", sets=("run.max_idle_attempts=2",))
     for attempt in range(2):

@@ -14,6 +14,10 @@ class RunConfig(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the run.")
     dir: str = Field("runs", description="Local folder that holds the runs.")
+    hang_seconds: float = Field(
+        1800, ge=0, description="A process without a step, a batch of evaluation or a save for so long is taken to "
+        "hang: its stack is written and the attempt ends; 0: never."
+    )  # fmt: skip
     max_idle_attempts: int = Field(
         5, ge=1, description="A requeued job ends with an error after this many attempts that saved no new step."
     )

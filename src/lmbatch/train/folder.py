@@ -33,6 +33,11 @@ class RunFolder:
         return self.path / "stop"
 
     @property
+    def hanging(self) -> Path:
+        """What processes that hung have written about themselves (train/watchdog.py)."""
+        return self.path / "hang"
+
+    @property
     def samples(self) -> Path:
         """Texts generated during training."""
         return self.path / "samples.jsonl"

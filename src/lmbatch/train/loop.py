@@ -19,6 +19,7 @@ from lmbatch.train.records import Record
 from lmbatch.train.schedule import lr_at
 from lmbatch.train.session import Standing
 from lmbatch.train.stop import StopFlag
+from lmbatch.train.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Loop:
     standing: Standing
     position: Position
     total: int
+    watchdog: Watchdog
     mfu_of_speed: float | None  # MFU at one token per second; None where the peak is not known
 
     def run(self) -> None:
@@ -84,7 +86,9 @@ class Loop:
     def _step(self) -> None:
         start = time.monotonic()
         number = self.position.step
+        self.watchdog.beat(f"the data of step {number + 1}")
         step = next(self.loader)
+        self.watchdog.beat(f"step {number + 1}")
         gradients = self.engine.gradients(step, number=number, stop=self.stop)
         self._check_finite(step, gradients)
         lr = lr_at(number, self.config.optimizer, self.config.schedule, self.total)
@@ -154,6 +158,7 @@ class Loop:
     def _save(self) -> None:
         """Save, unless nothing new was done since the last checkpoint."""
         if self.position.step > (self.standing.saved or 0):
+            self.watchdog.beat(f"the save of step {self.position.step}")
             if self.recorder is not None:
                 self.recorder.sync()
             self.hooks.save(self.position)
@@ -182,6 +187,7 @@ class Loop:
                 self.recorder.samples(step, config.prompts, texts)
 
     def _agreed_check(self) -> None:
+        self.watchdog.beat(f"evaluation or samples after step {self.position.step}")
         if self.engine.ranks.any(self.stop.reason is not None):
             self.stop.request("another process")
             self.stop.check()

@@ -33,6 +33,7 @@ from lmbatch.train.samples import text_maker
 from lmbatch.train.schedule import check_schedule, total_steps
 from lmbatch.train.session import Standing
 from lmbatch.train.stop import StopFlag
+from lmbatch.train.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +68,14 @@ class Worker:
         self._standing, self._started, self._accelerator = standing, started, accelerator
         self.ranks = Ranks(accelerator)
         self._precision = precision_of(accelerator)
+        self._watchdog: Watchdog | None = None
 
     def train(self) -> None:
         """Open the data, choose the checkpoint, build the model, run the loop."""
         with ExitStack() as stack:
+            self._watchdog = stack.enter_context(
+                Watchdog(self._config.run.hang_seconds, self._folder.hanging, self.ranks.rank)
+            )
             data = stack.enter_context(open_train_data(self._config.data, seed=self._config.seed))
             check_batch(self._config.batch.size, self._config.batch.micro, self.ranks.world)
             check_tokenizer(self._config, data.manifest)
@@ -139,10 +144,12 @@ class Worker:
         )  # fmt: skip
         stack.callback(loader.close)
         assert self._standing.total is not None
+        assert self._watchdog is not None
         loop = Loop(
             config=self._config, engine=engine, loader=loader, validation=self._open_validation(stack, data.manifest),
             recorder=recorder, hooks=self._hooks(checkpoints, engine, data), stop=self._stop, standing=self._standing,
-            position=position, total=self._standing.total, mfu_of_speed=self._mfu_of_speed(engine),
+            position=position, total=self._standing.total, watchdog=self._watchdog,
+            mfu_of_speed=self._mfu_of_speed(engine),
         )  # fmt: skip
         loop.run()
 

@@ -24,6 +24,12 @@ def hold() -> None:
         time.sleep(0.02)
 
 
+def stand_still() -> bool:
+    if os.environ["SLURM_PROCID"] == "1":
+        time.sleep(1000)
+    return False
+
+
 def before(owner, name, when=lambda *arguments: True):
     original = getattr(owner, name)
 
@@ -39,6 +45,9 @@ def patch_loop(module) -> None:
     if PLACE.startswith("step-"):
         number = int(PLACE.removeprefix("step-"))
         before(module.Engine, "gradients", lambda engine, step: step.first_sample == number * 8)
+    elif PLACE.startswith("hang-"):
+        number = int(PLACE.removeprefix("hang-"))
+        before(module.Engine, "gradients", lambda engine, step: step.first_sample == number * 8 and stand_still())
     elif PLACE == "evaluation":
         before(module, "evaluate")
     elif PLACE == "save":
