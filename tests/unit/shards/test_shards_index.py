@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmbatch.errors import ShardError
-from lmbatch.shards import encode_index, parse_index
+from lmbatch.shards import encode_index, map_index, parse_index
 from lmbatch.shards.index import HEADER, MAGIC
 
 GOOD = encode_index([3, 1, 4], "uint16")
@@ -70,6 +70,40 @@ def test_each_kind_of_damage_is_refused_with_its_byte(data, byte, what):
     assert f"s3://b/x.idx: byte {byte}: " in error.value.message
     assert what in error.value.message
     assert error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("firsts", "number"), [([0, 2], None), ([0], None), ([1, 2], 0), ([0, 0], 1), ([0, 2, 1], 2), ([0, 3], 2)]
+)
+def test_documents_of_several_sequences(firsts, number):
+    data = encode_index([3, 1, 4], "uint16", firsts)
+    if number is not None:
+        with pytest.raises(ShardError, match=f"byte {DOCUMENTS_AT + 8 * number}: document index {number}"):
+            parse_index(data, "x")
+        return
+    index = parse_index(data, "x")
+    ends = [*firsts[1:], 3]
+    assert (index.documents, index.sequences) == (len(firsts), 3)
+    assert index.starts().tolist() == [sum([3, 1, 4][:first]) for first in firsts]
+    assert index.document_tokens().tolist() == [sum([3, 1, 4][a:b]) for a, b in zip(firsts, ends, strict=True)]
+
+
+def test_an_end_that_is_not_the_number_of_sequences_is_refused():
+    data = patched(DOCUMENTS_AT + 24, struct.pack("<q", 4))
+    with pytest.raises(ShardError, match="document index 3: 4"):
+        parse_index(data, "x")
+
+
+def test_a_mapped_index_is_the_parsed_one(tmp_path):
+    path = tmp_path / "s.idx"
+    path.write_bytes(encode_index([3, 1, 4], "int32", [0, 2]))
+    mapped, parsed = map_index(path), parse_index(path.read_bytes(), "x")
+    for name in ("lengths", "pointers", "firsts"):
+        assert getattr(mapped, name).tolist() == getattr(parsed, name).tolist()
+    assert (mapped.dtype, mapped.place(2)) == ("int32", (4, 4))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ShardError, match="sequences take"):
+        map_index(path)
 
 
 def test_the_header_is_34_bytes():

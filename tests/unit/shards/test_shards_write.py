@@ -174,3 +174,23 @@ def test_mapped_tokens_cannot_be_written(tmp_path):
     written = write_shard(tmp_path, [[1, EOD]])
     with pytest.raises(ValueError, match="read-only"):
         Shard.open(written.bin, written.idx).tokens[0] = 9
+
+
+@pytest.mark.parametrize(
+    ("examples", "lengths"),
+    [(True, None), (True, []), (True, [2, 1]), (True, [3, 2]), (True, [4, 0]), (True, [5, -1]), (False, [2, 2])],
+)
+def test_sequences_that_are_not_the_tokens_of_their_document_are_refused(tmp_path, examples, lengths):
+    writer = ShardWriter(tmp_path, "s", "uint16", examples=examples)
+    with pytest.raises(ShardError, match="are not its 4 tokens"):
+        writer.append([5, 6, 7, 3], piece=0, position=0, id="a", text_bytes=1, lengths=lengths)
+    assert (writer.documents, writer.sequences, writer.tokens) == (0, 0, 0)
+    writer.abort()
+
+
+def test_documents_and_sequences_are_counted_apart(tmp_path):
+    writer = ShardWriter(tmp_path, "s", "uint16", examples=True)
+    writer.append([5, 6, 7, 3], piece=0, position=0, id="a", text_bytes=1, lengths=[3, 1])
+    writer.append([5], piece=0, position=0, id="b", text_bytes=1, lengths=[1])
+    entry = writer.close().entry("train", "s")
+    assert (entry.documents, entry.sequences, entry.tokens) == (2, 3, 5)
