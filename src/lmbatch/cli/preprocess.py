@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -17,8 +15,9 @@ from lmbatch.cli.common import (
     progress_bar,
     set_option,
 )
+from lmbatch.cli.estimate import told_and_found
 from lmbatch.config import PreprocessConfig, SiteConfig, load_config
-from lmbatch.launch import Backend, LocalBackend, PreprocessResult, Progress, SlurmBackend, run_preprocess
+from lmbatch.launch import Place, PreprocessResult, Progress, place_of, run_preprocess
 from lmbatch.preprocess import TaskAtWork
 from lmbatch.store import SPLITS, TokenLedger
 
@@ -33,19 +32,25 @@ Run the same command again after an interruption: it does only what has no recei
 cancels the jobs; a driver that is closed or killed otherwise leaves them, and the next one goes on with them.
 """
 
+on_option = click.option(
+    "--on", type=click.Choice(["local", "slurm"]), help="Where the tasks run; default: what the site says."
+)
+site_option = click.option("--site", type=click.Path(dir_okay=False), help="Site file (YAML); default: this machine.")
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes at a time; default: the site's, or the cores of this machine.",
+)
+
 
 @click.command(epilog=EPILOG)
 @config_option
 @click.option("--raw", help="Folder or URI of the input files (instead of corpus.raw).")
 @click.option("--store", help="Where shards go: a folder, file:// or s3:// (instead of store).")
 @click.option("--tokenizer", help="Tokenizer folder (instead of tokenizer.path).")
-@click.option("--on", type=click.Choice(["local", "slurm"]), help="Where the tasks run; default: what the site says.")
-@click.option("--site", type=click.Path(dir_okay=False), help="Site file (YAML); default: this machine.")
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Processes at a time; default: the site's, or the cores of this machine.",
-)
+@on_option
+@site_option
+@workers_option
 @set_option
 @json_option
 def command(
@@ -68,7 +73,7 @@ def command(
             done = now.bytes_done + now.bytes_at_work
             update(done, now.bytes, "\n".join(progress_lines(now)), left=now.seconds_left)
 
-        result = run_preprocess(config, place, on_progress=show)
+        result = run_preprocess(config, place.backend, on_progress=show, place=place)
     print_json(as_dict(result)) if as_json else print_result(result)
 
 
@@ -98,14 +103,10 @@ def describe_task(item: TaskAtWork) -> str:
     return f"{beat.task}{file} {100 * item.share:.0f} % in {human_seconds(beat.seconds)}{silent}"
 
 
-def place_to_run(on: str | None, site_path: str | None, workers: int | None) -> Callable[[Path], Backend]:
-    """From the options to what makes the backend, given a folder for its logs."""
+def place_to_run(on: str | None, site_path: str | None, workers: int | None) -> Place:
+    """From the options to where the tasks run."""
     site = load_config(SiteConfig, site_path) if site_path else SiteConfig(name="here")
-    if (on or site.executor) == "slurm":
-        slurm = site.slurm.model_copy(update={"max_parallel": workers}) if workers else site.slurm
-        return lambda folder: SlurmBackend(folder, slurm)
-    count = workers or site.workers or len(os.sched_getaffinity(0))
-    return lambda folder: LocalBackend(folder, count)
+    return place_of(site, on, workers)
 
 
 def overrides(raw: str | None, store: str | None, tokenizer: str | None) -> list[str]:
@@ -133,6 +134,8 @@ def as_dict(result: PreprocessResult) -> dict[str, object]:
         "seconds": result.seconds,
         "cpu_seconds": result.cpu_seconds,
         "peak_memory_bytes": result.peak_memory_bytes,
+        "driver_traffic": result.traffic.model_dump(),
+        "estimate": [row.to_dict() for row in result.estimate],
     }
 
 
@@ -154,6 +157,8 @@ def print_result(result: PreprocessResult) -> None:
         f"work      {result.tasks_done} of {result.tasks} tasks done now, {human_bytes(result.input_bytes)} of input, "
         f"{human_seconds(result.seconds)}; a worker's peak memory {human_bytes(result.peak_memory_bytes)}"
     )
+    if result.estimate and result.tasks_done:
+        click.echo(f"estimate  {told_and_found(result.estimate)}; more: lmbatch status {result.store}")
     click.echo(f"manifest: {result.store}/{Path('manifest.json')} digest: {manifest.digest}")
 
 

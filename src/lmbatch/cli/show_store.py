@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from lmbatch.cli.common import human_bytes, human_seconds, print_table
+from lmbatch.cli.estimate import print_estimate, print_rows
 from lmbatch.cli.preprocess import reasons, thrown_away
 from lmbatch.report import RunningTask, StoreStatus
 
@@ -28,6 +29,12 @@ def print_store(status: StoreStatus) -> None:
     if status.failures:
         click.echo("\ngiven up by workers; tried again if retries are left")
         print_table(("task", "reason"), status.failures.items())
+    if status.estimate is not None:
+        click.echo("\nwhat was expected")
+        if status.estimate.compared:
+            print_rows(status.estimate.compared)
+        else:
+            print_estimate(status.estimate.predicted)
 
 
 def _lines(status: StoreStatus) -> Iterator[str]:

@@ -9,6 +9,7 @@ May import everything; nothing but ``cli`` imports it. Receipts decide what is d
 
 from lmbatch.launch.backend import Backend, BatchEnd, TaskBatch
 from lmbatch.launch.local import LocalBackend
+from lmbatch.launch.place import Place, place_of
 from lmbatch.launch.preprocess import PreprocessResult, open_target, run_preprocess
 from lmbatch.launch.slurm import SlurmBackend
 from lmbatch.launch.watch import Progress
@@ -17,10 +18,12 @@ __all__ = [
     "Backend",
     "BatchEnd",
     "LocalBackend",
+    "Place",
     "PreprocessResult",
     "Progress",
     "SlurmBackend",
     "TaskBatch",
     "open_target",
+    "place_of",
     "run_preprocess",
 ]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from lmbatch.preprocess import Unit
+
+T = TypeVar("T")
 
 
 def batch_size(remaining: int, places: int) -> int:
@@ -15,9 +18,9 @@ def batch_size(remaining: int, places: int) -> int:
     return max(1, -(-remaining // (2 * max(1, places))))
 
 
-def guided(tasks: Sequence[Unit], places: int) -> list[tuple[Unit, ...]]:
+def guided(tasks: Sequence[T], places: int) -> list[tuple[T, ...]]:
     """At most ``places`` batches; what they leave is for when these are done."""
-    batches: list[tuple[Unit, ...]] = []
+    batches: list[tuple[T, ...]] = []
     taken = 0
     while taken < len(tasks) and len(batches) < places:
         size = batch_size(len(tasks) - taken, places)

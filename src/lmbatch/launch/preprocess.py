@@ -16,6 +16,8 @@ from lmbatch.config import PreprocessConfig, fingerprint
 from lmbatch.errors import TaskError
 from lmbatch.launch.backend import Backend, BatchEnd, TaskBatch, TaskFailure
 from lmbatch.launch.deal import input_bytes
+from lmbatch.launch.estimate.keeping import Keeper
+from lmbatch.launch.place import Place
 from lmbatch.launch.watch import Progress, Watch
 from lmbatch.preprocess import (
     Plan,
@@ -31,7 +33,8 @@ from lmbatch.preprocess import (
     stages_of,
     store_plan,
 )
-from lmbatch.store import Manifest, Store, check_publish_once, open_store
+from lmbatch.preprocess.estimate import Row
+from lmbatch.store import Manifest, Store, Traffic, check_publish_once, open_store
 
 _POLL_SECONDS = 0.1
 _LONGEST_POLL_SECONDS = 2.0
@@ -40,7 +43,11 @@ _SHARE_OF_TIME = 0.1  # of the driver's, at most, for asking after receipts of b
 
 @dataclass(frozen=True)
 class PreprocessResult:
-    """What a run gave. ``tasks_done`` counts what this run did, ``peak_memory_bytes`` is of its largest worker."""
+    """What a run gave. ``tasks_done`` counts what this run did, ``peak_memory_bytes`` is of its largest worker.
+
+    ``traffic`` is the driver's own with the store; that of the tasks stands in their receipts. ``estimate`` compares
+    what was expected, if it was, with what happened.
+    """
 
     store: str
     manifest: Manifest
@@ -50,6 +57,8 @@ class PreprocessResult:
     input_bytes: int
     peak_memory_bytes: int
     cpu_seconds: float
+    traffic: Traffic
+    estimate: tuple[Row, ...] = ()
 
 
 def open_target(config: PreprocessConfig, patience: float = 0.0) -> Store:
@@ -65,10 +74,12 @@ def run_preprocess(
     backend: Callable[[Path], Backend],
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    place: Place | None = None,
 ) -> PreprocessResult:
     """Bring the store to a manifest, doing only what has no receipt yet.
 
-    ``backend`` makes the place to run from a folder for logs. Raises what planning and merging raise, and TaskError
+    ``backend`` makes the place to run from a folder for logs; with a ``place`` the store gets an estimate of what the
+    run will cost there, and what became of it. Raises what planning and merging raise, and TaskError
     with the reason of each task that failed for good (after all others were done).
     """
     clock = time.monotonic()
@@ -81,12 +92,14 @@ def run_preprocess(
     spool = spool_of(config, plan)
     load_tokenizer_of(store, plan, spool / f"{socket.gethostname()}-{os.getpid()}" / "tokenizer")
     try:
-        place = backend(Path(config.jobs) / config.corpus.name)
-        runs = [_Run(store, plan, stage, place, spool, on_progress) for stage in stages_of(plan)]
+        at = backend(Path(config.jobs) / config.corpus.name)
+        runs = [_Run(store, plan, stage, at, spool, on_progress) for stage in stages_of(plan)]
+        keeper = runs[-1].keeper = Keeper(store, plan, place, tokenizer, clock) if place is not None else None
         for run in runs:
             run.drive()
         manifest = merge(store, plan)
         remove_heartbeats(store)
+        compared = keeper.end(runs[-1].tally, runs[-1].done_here) if keeper is not None else ()
     finally:
         sweep_spool(spool)
     return PreprocessResult(
@@ -98,6 +111,8 @@ def run_preprocess(
         input_bytes=plan.input_bytes,
         peak_memory_bytes=max(run.tally.memory_bytes for run in runs),
         cpu_seconds=sum(run.tally.cpu_seconds for run in runs),
+        traffic=store.traffic.total(),
+        estimate=tuple(compared),
     )
 
 
@@ -112,6 +127,7 @@ class _Run:
     spool: Path
     on_progress: Callable[[Progress], None]
     done_here: int = 0
+    keeper: Keeper | None = None
     tally: Tally = field(default_factory=Tally)
     _done: set[str] = field(default_factory=set)
     _queue: list[Unit] = field(default_factory=list)
@@ -129,6 +145,8 @@ class _Run:
         """Submit and watch until every task has a receipt or has failed for good."""
         self._take(list_finished(self.store, self._by_id.keys()))
         before = len(self._done)
+        if self.keeper is not None:
+            self.keeper.begin(self._done)
         pause = _POLL_SECONDS
         try:
             self.backend.adopt(run_name(self.store, self.plan, self.stage.name))
@@ -223,6 +241,8 @@ class _Run:
                 self._queue.append(self._by_id[task_id])
 
     def _report(self) -> None:
+        if self.keeper is not None:
+            self.keeper.see(self._done)
         tasks, running = len(self.stage.units), len(self.backend.running())
         now = self._watch.progress(self.tally, self._done, tasks, self._input_bytes, running)
         self.on_progress(replace(now, stage=self.stage.name))

@@ -33,6 +33,10 @@ class TaskFacts:
     quarantined: Mapping[str, int]
     changed: Mapping[str, int]
     cut: Mapping[str, Any] | None  # the token ledger, where documents were cut
+    shards: int = 0
+    stored_bytes: int = 0  # of all files of its shards
+    traffic: Mapping[str, int] | None = None  # with the store; None if the receipt is older than the counters
+    input_traffic: Mapping[str, int] | None = None
 
     @property
     def bytes_per_second(self) -> float:
@@ -56,6 +60,11 @@ class Tally:
     quarantined: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
     engines: dict[str, int] = field(default_factory=dict)
+    shards: int = 0
+    stored_bytes: int = 0
+    traffic: dict[str, int] = field(default_factory=dict)
+    input_traffic: dict[str, int] = field(default_factory=dict)
+    tasks_with_traffic: int = 0
     _cut: dict[str, int] = field(default_factory=dict)
     _thrown_away: dict[str, int] = field(default_factory=dict)
     _slowest: list[tuple[float, str, TaskFacts]] = field(default_factory=list)
@@ -78,6 +87,12 @@ class Tally:
             add_counts(self._cut, {"encoded": facts.cut["encoded"], "eod": facts.cut["eod"]})
             add_counts(self._thrown_away, facts.cut["thrown_away"])
         self.engines[facts.engine] = self.engines.get(facts.engine, 0) + 1
+        self.shards += facts.shards
+        self.stored_bytes += facts.stored_bytes
+        if facts.traffic is not None:
+            self.tasks_with_traffic += 1
+            add_counts(self.traffic, facts.traffic)
+            add_counts(self.input_traffic, facts.input_traffic or {})
         push = heapq.heappush if len(self._slowest) < _SLOWEST else heapq.heappushpop
         push(self._slowest, (facts.seconds, facts.task, facts))
 
@@ -161,6 +176,10 @@ def _facts(value: dict[str, Any]) -> TaskFacts:
         quarantined=ledger["quarantined"],
         changed=ledger.get("changed", {}),
         cut=ledger.get("tokens"),
+        shards=len(value["shards"]),
+        stored_bytes=sum([shard[name]["size"] for shard in value["shards"] for name in ("bin", "idx", "docs")]),
+        traffic=value.get("traffic"),
+        input_traffic=value.get("input_traffic"),
     )
 
 

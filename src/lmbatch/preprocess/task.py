@@ -13,7 +13,7 @@ from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.pipeline import Pipeline
 from lmbatch.preprocess.plan import Plan, PlannedFile, Task, check_libraries
 from lmbatch.preprocess.reading import files_of
-from lmbatch.store import RECEIPTS_PREFIX, Receipt, Store, to_json
+from lmbatch.store import RECEIPTS_PREFIX, Receipt, Store, Traffic, to_json
 from lmbatch.tokens import Encoder, EngineDroppedError
 
 if TYPE_CHECKING:
@@ -87,11 +87,12 @@ def _attempt(
             cpu_seconds=time.process_time() - cpu,
             peak_memory_bytes=peak_memory(),
             input_bytes=task.input_bytes,
-            traffic=store.traffic.take(),
+            traffic=store.traffic.take() + Traffic(put=1),  # its own publishing, whose bytes nobody can know yet
             input_traffic=raw.traffic.take(),
             duplicates=lists.digest if lists else None,
         )
     store.publish(receipt_key(task.id), to_json(receipt))
+    store.traffic.take()
     return receipt
 
 

@@ -22,6 +22,7 @@ from lmbatch.preprocess import (
     slowest,
     sort_out,
 )
+from lmbatch.report.estimate import EstimateStatus, estimate_status
 from lmbatch.store import MANIFEST_KEY, RECEIPTS_PREFIX, Ledger, ObjectInfo, Store, parse_manifest
 
 _SLOWEST = 10
@@ -103,12 +104,15 @@ class StoreStatus:
     slowest: tuple[FinishedTask, ...]
     failures: dict[str, str]
     stages: tuple[StageStatus, ...]
+    estimate: EstimateStatus | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         tokens = self.ledger.tokens
         share = tokens.share_lost if tokens is not None else 0.0
-        return asdict(self) | {"ledger": self.ledger.model_dump(), "share_thrown_away": share}
+        estimate = self.estimate.to_dict() if self.estimate is not None else None
+        ledger = self.ledger.model_dump()
+        return asdict(self) | {"ledger": ledger, "share_thrown_away": share, "estimate": estimate}
 
 
 def store_status(store: Store) -> StoreStatus:
@@ -190,6 +194,7 @@ class StoreWatcher:
             slowest=tuple(_finished(facts) for facts in tally.slowest),
             failures=_failures(everyone, self._done),
             stages=stages,
+            estimate=estimate_status(self._store, self._plan.fingerprint, tally),
         )
 
     def _rates(

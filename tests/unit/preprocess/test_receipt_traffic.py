@@ -32,8 +32,8 @@ def test_the_receipts_of_a_process_add_up_to_its_traffic(base: Path) -> None:
     receipts = list(read_receipts(store, plan.tasks).values())
     traffic = sum((receipt.traffic or Traffic() for receipt in receipts), Traffic())
     shards = [shard for receipt in receipts for shard in receipt.shards]
-    # A profile and a receipt for each task; the last receipt cannot tell of its own publishing.
-    assert traffic.put == 3 * len(shards) + 2 * len(receipts) - 1
+    # A profile and a receipt for each task.
+    assert traffic.put == 3 * len(shards) + 2 * len(receipts)
     assert traffic.bytes_up > sum(shard.bin.size + shard.idx.size + shard.docs.size for shard in shards)
     assert traffic.get == 1 + len(plan.tokenizer.files)  # the plan, and the tokenizer beside it
     assert traffic.head == len(receipts)  # is it done already?

@@ -1,0 +1,36 @@
+"""Where a job's tasks are to run: what the options and the site file come down to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lmbatch.config import SiteConfig, SlurmSite
+from lmbatch.launch.backend import Backend
+from lmbatch.launch.local import LocalBackend
+from lmbatch.launch.slurm import SlurmBackend
+
+
+@dataclass(frozen=True)
+class Place:
+    """``workers`` processes at a time: on this machine, or as elements of array jobs as ``slurm`` says."""
+
+    executor: Literal["local", "slurm"]
+    workers: int
+    slurm: SlurmSite
+
+    def backend(self, folder: Path) -> Backend:
+        """The backend, with a folder for its logs and job files."""
+        if self.executor == "slurm":
+            return SlurmBackend(folder, self.slurm)
+        return LocalBackend(folder, self.workers)
+
+
+def place_of(site: SiteConfig, on: str | None = None, workers: int | None = None) -> Place:
+    """The place of a site; ``on`` and ``workers`` go before what it says. By default the cores of this machine."""
+    if (on or site.executor) == "slurm":
+        slurm = site.slurm.model_copy(update={"max_parallel": workers}) if workers else site.slurm
+        return Place("slurm", slurm.max_parallel, slurm)
+    return Place("local", workers or site.workers or len(os.sched_getaffinity(0)), site.slurm)
