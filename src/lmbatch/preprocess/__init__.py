@@ -11,6 +11,7 @@
 ``launch`` decides where the tasks run; nothing here knows how many workers there are.
 """
 
+from lmbatch.preprocess.card import CARD_KEY, data_card, write_card
 from lmbatch.preprocess.facts import Tally, TaskFacts, add_counts, list_finished, read_facts
 from lmbatch.preprocess.heartbeat import Heartbeat, StoredHeartbeat, read_heartbeats, remove_heartbeats
 from lmbatch.preprocess.live import LiveTask
@@ -36,6 +37,7 @@ from lmbatch.preprocess.verify import StoreReport, verify_store
 from lmbatch.preprocess.worker import Worker
 
 __all__ = [
+    "CARD_KEY",
     "Heartbeat",
     "LiveTask",
     "Observer",
@@ -56,6 +58,7 @@ __all__ = [
     "Worker",
     "add_counts",
     "build_manifest",
+    "data_card",
     "list_finished",
     "load_plan",
     "load_tokenizer_of",
@@ -76,4 +79,5 @@ __all__ = [
     "stages_of",
     "store_plan",
     "verify_store",
+    "write_card",
 ]

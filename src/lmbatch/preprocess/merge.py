@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from lmbatch.config import fingerprint
 from lmbatch.errors import CorpusError, ErrorBudgetError, PlanError
+from lmbatch.preprocess.card import write_card
 from lmbatch.preprocess.pipeline import token_problem
 from lmbatch.preprocess.plan import Plan, PlannedFile, Task
 from lmbatch.preprocess.task import receipt_key
@@ -39,13 +40,15 @@ def read_all(store: Store, ids: Sequence[str], parse: Callable[[bytes, str], Rec
 
 
 def merge(store: Store, plan: Plan) -> Manifest:
-    """Build the manifest and write it, last of all.
+    """Build the manifest and write it, last of all; a data card is written before it.
 
     Raises PlanError if a receipt is missing or belongs to another plan, CorpusError if two pieces of a file do not
     meet, tokens are unaccounted for or nothing is left to train on, ErrorBudgetError if too much was quarantined,
     StoreError if another manifest is there.
     """
-    manifest = build_manifest(plan, read_receipts(store, plan.tasks))
+    receipts = read_receipts(store, plan.tasks)
+    manifest = build_manifest(plan, receipts)
+    write_card(store, plan, manifest, [receipt.engine for receipt in receipts.values()])
     if not store.publish(MANIFEST_KEY, to_json(manifest)):
         standing = parse_manifest(store.read(MANIFEST_KEY), f"{store.uri}/{MANIFEST_KEY}")
         if standing.digest != manifest.digest:

@@ -175,6 +175,27 @@ def test_a_corpus_that_is_cut_shows_what_was_thrown_away(base: Path) -> None:
     assert sum(counts.tokens for counts in report.profile.sources.values()) == report.total.tokens
 
 
+def test_clusters_of_duplicates_are_shown(base: Path) -> None:
+    raw = base / "doubled"
+    raw.mkdir()
+    records = [{"uniqueKey": str(n), "content": f"第{n % 7}篇文章，讲的是同一件事情。"} for n in range(30)]
+    (raw / "part-0.json").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    config = config_for(base, corpus={"raw": str(raw)}, store=str(base / "deduped"), dedup={"exact": True})
+    preprocess_here(config)
+    report = corpus_report(open_store(config.store))
+    (found,) = report.duplicates
+    assert found.sizes == {4: 5, 5: 2}
+    assert report.ledger.dropped == {"duplicate": 23} == {"duplicate": sum((s - 1) * n for s, n in found.sizes.items())}
+    assert [entry.size for entry in found.largest] == [5, 5, 4, 4, 4, 4, 4]
+    page = corpus_page(report)
+    assert "23 documents dropped, 7 clusters" in page
+    assert "and 1 more" in page
+    assert json.loads(json.dumps(report.to_dict()))["duplicates"]["duplicate"]["clusters"] == 7
+    dropped = [sample for sample in report.profile.samples if sample.kind == "dropped"]
+    assert len(dropped) == 3
+    assert all("同一件事情" in sample.text for sample in dropped)
+
+
 def test_the_settings_on_the_page_make_the_same_corpus(base: Path, tmp_path: Path) -> None:
     config = config_of(base)
     path = tmp_path / "corpus.yaml"

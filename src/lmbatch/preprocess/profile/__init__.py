@@ -11,7 +11,7 @@ the task. It is no part of the manifest, so its digest does not depend on it.
 """
 
 from lmbatch.preprocess.profile.collect import Profiler
-from lmbatch.preprocess.profile.histogram import Histogram, count_into, quantile, upper_end
+from lmbatch.preprocess.profile.histogram import Histogram, count_into, lower_end, quantile, upper_end
 from lmbatch.preprocess.profile.samples import Reservoir
 from lmbatch.preprocess.profile.schema import Counts, Sample, SampleKind, TaskProfile, parse_profile
 from lmbatch.preprocess.profile.sources import folder_depth, name_at
@@ -26,6 +26,7 @@ __all__ = [
     "TaskProfile",
     "count_into",
     "folder_depth",
+    "lower_end",
     "name_at",
     "parse_profile",
     "quantile",

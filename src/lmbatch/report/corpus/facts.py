@@ -10,6 +10,7 @@ from typing import Any
 from lmbatch.config import identity
 from lmbatch.errors import LmbatchError, ObjectNotFoundError
 from lmbatch.preprocess import Plan, load_plan, read_receipts
+from lmbatch.report.corpus.duplicates import DuplicateClusters, duplicate_clusters
 from lmbatch.report.corpus.profiles import MergedProfile, merge_profiles
 from lmbatch.store import MANIFEST_KEY, SPLITS, Ledger, Receipt, Split, Store, parse_manifest
 
@@ -62,6 +63,7 @@ class CorpusReport:
     peak_memory_bytes: int
     slowest: tuple[TaskWork, ...]
     profile: MergedProfile
+    duplicates: tuple[DuplicateClusters, ...]
     problems: tuple[str, ...]
 
     @property
@@ -97,6 +99,14 @@ class CorpusReport:
             "splits": {split: asdict(totals) for split, totals in self.splits.items()},
             "slowest": [asdict(work) for work in self.slowest],
             "profile": profile,
+            "duplicates": {
+                found.reason: {
+                    "clusters": found.clusters,
+                    "sizes": found.sizes,
+                    "largest": [entry.model_dump() for entry in found.largest],
+                }
+                for found in self.duplicates
+            },
         }
 
 
@@ -132,6 +142,7 @@ def corpus_report(store: Store, progress: Callable[[int, int], None] = lambda do
         peak_memory_bytes=max((receipt.peak_memory_bytes for receipt in ordered), default=0),
         slowest=_slowest(ordered),
         profile=profile,
+        duplicates=duplicate_clusters(store, plan),
         problems=(*problems, *profile.problems),
     )
 

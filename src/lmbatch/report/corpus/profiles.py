@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
-from lmbatch.errors import LmbatchError
+from lmbatch.errors import ObjectNotFoundError, StoreError
 from lmbatch.preprocess.profile import (
     Counts,
     Reservoir,
@@ -21,8 +18,6 @@ from lmbatch.preprocess.profile import (
 from lmbatch.store import FileEntry, Split, Store
 
 SAMPLES_SHOWN = 3  # of each kind and reason
-_READERS = 16
-_AHEAD = 64  # profiles that are read before they are needed
 _MOST_VALUES = 1000
 
 Bins = dict[int, int]
@@ -57,32 +52,21 @@ def merge_profiles(
 ) -> MergedProfile:
     """Read and add up. One that is missing or damaged is a problem in the result, not an error."""
     merged, samples = MergedProfile(), Reservoir(SAMPLES_SHOWN)
-    for number, found in enumerate(_read_ahead(store, entries), start=1):
-        if isinstance(found, TaskProfile):
-            _add(merged, samples, found)
-        else:
-            merged.problems.append(found)
+    keys = [entry.key for entry in entries]
+    for number, (key, data) in enumerate(zip(keys, store.read_many(keys), strict=True), start=1):
+        try:
+            _add(merged, samples, parse_profile(_there(data, key), store.where(key)))
+        except StoreError as error:
+            merged.problems.append(error.message)
         progress(number)
     merged.samples = tuple(samples)
     return merged
 
 
-def _read_ahead(store: Store, entries: Iterable[FileEntry]) -> Iterator[TaskProfile | str]:
-    """In order; what waits to be taken is bounded, which a pool's own map would not be."""
-
-    def read(entry: FileEntry) -> TaskProfile | str:
-        try:
-            return parse_profile(store.read(entry.key), store.where(entry.key))
-        except LmbatchError as error:
-            return error.message
-
-    left = iter(entries)
-    with ThreadPoolExecutor(_READERS) as pool:
-        waiting: deque[Future[TaskProfile | str]] = deque(pool.submit(read, entry) for entry in islice(left, _AHEAD))
-        while waiting:
-            found = waiting.popleft().result()
-            waiting.extend(pool.submit(read, entry) for entry in islice(left, 1))
-            yield found
+def _there(data: bytes | None, key: str) -> bytes:
+    if data is None:
+        raise ObjectNotFoundError(f"{key}: no such object, though its task is done")
+    return data
 
 
 def _add(merged: MergedProfile, samples: Reservoir, profile: TaskProfile) -> None:

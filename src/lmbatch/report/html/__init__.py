@@ -2,7 +2,7 @@
 
 ::
 
-    CorpusReport ──▶ page ──┬── overview · ledger · lengths · sources · samples · work     (one function a section)
+    CorpusReport ──▶ page ──┬── ledger · chunking · lengths · sources · duplicates · samples · work
                             └── elements (text is escaped there, and nowhere else) · charts (SVG) · style (CSS)
 
 Everything here is a pure function to ``Html``; whatever is no ``Html`` is text and gets escaped.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lmbatch import __version__
 from lmbatch.report.corpus import CorpusReport
 from lmbatch.report.html.chunking import chunking_section
+from lmbatch.report.html.duplicates import duplicates_section
 from lmbatch.report.html.elements import Html, element
 from lmbatch.report.html.figures import count, share, size
 from lmbatch.report.html.ledger import ledger_section
@@ -23,6 +24,7 @@ _SECTIONS = (
     chunking_section,
     lengths_section,
     sources_section,
+    duplicates_section,
     samples_section,
     work_section,
     settings_section,
