@@ -75,6 +75,7 @@ def test_launch_logs_and_stop_from_the_command_line(quiet: TrainingJob, new_job:
     job = new_job("launched").launch(hold="step-6")
     assert "of this run is" in job.lmbatch("launch", "train", "--config", str(job.config()), "--on", str(job.site))
     job.wait_held(0, "step-6")
+    assert f"job {job.id}: RUNNING" in job.lmbatch("status", str(job.run))
     assert "0: " in job.lmbatch("logs", str(job.run), "--rank", "0")
     stopping = job.begin("stop", str(job.run))
     wait_until(lambda: (job.run / "stop").exists())

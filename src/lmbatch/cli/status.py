@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
 from lmbatch.cli.common import human_bytes, human_seconds, json_option, print_json, print_table
 from lmbatch.cli.show_store import print_store
+from lmbatch.launch.training import job_of
 from lmbatch.report import RunStatus, StoreStatus, StoreWatcher, run_status
 from lmbatch.store import open_store
 
@@ -38,11 +40,17 @@ def command(place: str, watch: float | None, as_json: bool) -> None:
     is_run = (Path(place) / "attempts.jsonl").is_file()
     store = None if is_run else StoreWatcher(open_store(place))
     while True:
-        status = store.look() if store else run_status(Path(place))
+        status = store.look() if store else with_job(run_status(Path(place)))
         show(status, as_json, watching=watch is not None)
         if watch is None or (isinstance(status, StoreStatus) and status.digest):
             return
         time.sleep(watch)
+
+
+def with_job(status: RunStatus) -> RunStatus:
+    """The same with what Slurm says of the job, where there is one."""
+    job = job_of(Path(status.run), status.attempts[-1].job_id)
+    return status if job is None else replace(status, job=asdict(job))
 
 
 def show(status: RunStatus | StoreStatus, as_json: bool, *, watching: bool) -> None:
@@ -63,6 +71,8 @@ def print_run(status: RunStatus) -> None:
     whole = f" of {status.steps}" if status.steps else ""
     left = f", {human_seconds(status.seconds_left)} left" if status.seconds_left else ""
     click.echo(f"{status.run}: step {status.step}{whole}{left}; {status.steps_lost} steps lost in all")
+    if status.job is not None:
+        click.echo("job {id}: {state} ({reason}) on {nodes}, {left} left of its time limit".format(**status.job))
     if status.loss is not None:
         validation = f", validation {status.validation_loss:.4f}" if status.validation_loss is not None else ""
         click.echo(f"loss {status.loss:.4f}{validation}; {status.tokens_per_second or 0:,.0f} tokens/s")

@@ -74,10 +74,15 @@ def submit_job(job: TrainingJob, slurm: SlurmCommands | None = None) -> Training
     return replace(job, id=slurm.submit(job.path, job.arguments))
 
 
-def find_job(run: Path, slurm: SlurmCommands) -> JobRow | None:
-    """The job of a run that waits or runs, by its comment."""
-    rows = [row for row in slurm.jobs() if row.comment == str(run.absolute())]
+def find_job(run: Path, slurm: SlurmCommands, last: str | None = None) -> JobRow | None:
+    """The job of a run that waits or runs: by its comment, or by the number ``last`` that its ledger names."""
+    rows = [row for row in slurm.jobs() if row.comment == str(run.absolute()) or row.id == last]
     return rows[-1] if rows else None
+
+
+def job_of(run: Path, last: str | None) -> JobRow | None:
+    """The same for a report: None also where there is no Slurm, or none that answers."""
+    return _quietly(lambda: find_job(run, SlurmCommands(), last))
 
 
 def is_busy(run: Path) -> bool:

@@ -29,6 +29,7 @@ class RunStatus:
     steps_lost: int
     attempts: tuple[Attempt, ...]
     checkpoints: tuple[CheckpointSummary, ...]
+    job: dict[str, str] | None = None  # what the queue says of its job, where somebody asked
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -48,7 +49,8 @@ def run_status(run: Path) -> RunStatus:
     validation = evaluation_rows(rows)
     done, total = last_step(rows), _total_steps(run)
     recent = [row["seconds"] for row in steps[-20:]]
-    left = (total - done) * sum(recent) / len(recent) if total is not None and recent else None
+    goes_on = attempts[-1].why != "finished"
+    left = (total - done) * sum(recent) / len(recent) if total is not None and recent and goes_on else None
     return RunStatus(
         run=str(run),
         step=done,
