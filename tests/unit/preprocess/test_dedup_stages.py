@@ -124,7 +124,7 @@ def test_a_later_run_keeps_the_partitions_of_the_first(base: Path) -> None:
 def test_workers_of_the_local_pool(base: Path) -> None:
     """Two processes, three stages, one driver; progress names them."""
     config = dedup_config(
-        base, {"near": {}, "partition_bytes": 50_000}, store=str(base / "pool"), tasks={"bytes": 25_000}
+        base, {"near": {}, "partition_bytes": 50_000}, store=str(base / "pool"), tasks={"bytes": 45_000}
     )
     seen: list[tuple[str, int, int]] = []
     done = run_preprocess(
