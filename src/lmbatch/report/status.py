@@ -49,8 +49,7 @@ def run_status(run: Path) -> RunStatus:
     validation = evaluation_rows(rows)
     done, total = last_step(rows), _total_steps(run)
     recent = [row["seconds"] for row in steps[-20:]]
-    goes_on = attempts[-1].why != "finished"
-    left = (total - done) * sum(recent) / len(recent) if total is not None and recent and goes_on else None
+    left = (total - done) * sum(recent) / len(recent) if total is not None and recent else None
     return RunStatus(
         run=str(run),
         step=done,
