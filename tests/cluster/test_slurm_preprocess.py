@@ -11,6 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lmbatch.preprocess import Heartbeat, read_heartbeats
+from lmbatch.report import store_status
+from lmbatch.store import open_store
 from support.slurm_site import ARRAY, Site, wait_until
 
 
@@ -142,3 +145,47 @@ def test_what_slurm_will_never_take_is_an_error(site: Site, wrong: dict[str, str
     assert "sbatch refused the job" in errors
     assert "site file" in errors
     assert "Traceback" not in errors
+
+
+def test_status_shows_the_elements_that_run_and_how_far_they_are(site: Site) -> None:
+    """Another process than the driver sees it, by the heartbeats in the store."""
+    driver = site.start("--set", "heartbeat_seconds=0.2", held=True, max_parallel=2)
+    wait_until(lambda: len(site.waiting()) == 2)
+    store = open_store(str(site.base / "store"))
+    wait_until(lambda: store_status(store).tasks_running == 2, what="for two heartbeats")
+    status = store_status(store)
+    assert status.tasks_done == 0
+    running = site.cluster.run("squeue", "-h", "-r", "-t", "R", "-o", "%i").stdout.split()
+    assert sorted(item.job or "" for item in status.running) == sorted(running)
+    assert {item.share for item in status.running} == {1.0}  # they are held before their receipts
+    assert all(item.documents and item.tokens and item.file.startswith("part-") for item in status.running)
+    assert status.input_bytes_at_work == sum(item.bytes_done for item in status.running) > 0
+    assert status.bytes_per_second
+    assert status.seconds_left
+    site.gate.touch()
+    site.finish(driver)
+    site.assert_same_bytes()
+    assert list(store.list("heartbeats/")) == []
+
+
+def is_of(beat: Heartbeat, process: psutil.Process) -> bool:
+    """Nodes have process ids of their own."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    inner = next(line.split()[-1] for line in status.splitlines() if line.startswith("NSpid:"))
+    return beat.pid == int(inner) and beat.space.endswith(str(Path(f"/proc/{process.pid}/ns/pid").readlink()))
+
+
+def test_the_heartbeat_of_a_killed_element_is_ignored_and_removed(site: Site) -> None:
+    driver = site.start("--set", "heartbeat_seconds=0.2", held=True, max_parallel=2)
+    wait_until(lambda: len(site.waiting()) == 2)
+    store = open_store(str(site.base / "store"))
+    wait_until(lambda: store_status(store).tasks_running == 2, what="for two heartbeats")
+    victim = workers()[0]
+    names = {item.beat.worker for item in read_heartbeats(store) if item.beat.pid == victim.pid}
+    victim.send_signal(signal.SIGKILL)
+    wait_until(
+        lambda: not names & {item.beat.worker for item in read_heartbeats(store)}, what="for it to be taken away"
+    )
+    site.gate.touch()
+    site.finish(driver)
+    site.assert_same_bytes()

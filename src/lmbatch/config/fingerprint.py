@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import Any
@@ -11,30 +12,38 @@ from pydantic.fields import FieldInfo
 
 
 def _is_operational(field: FieldInfo) -> bool:
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("operational"))
+    return _is_marked(field, "operational")
 
 
-def _is_absent(field: FieldInfo, value: Any) -> bool:
-    """Is it a field that was added later and is not used? False and 0 are values, not absence."""
+def _is_marked(field: FieldInfo, mark: str) -> bool:
     extra = field.json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("absent_when_empty")) and value in (None, {}, ())
+    return isinstance(extra, dict) and bool(extra.get(mark))
+
+
+@functools.cache
+def _counting_fields(schema: type[BaseModel]) -> tuple[tuple[str, bool], ...]:
+    """The fields that are not operational, and of each whether it came later and is left out while it is not used."""
+    return tuple(
+        (name, _is_marked(field, "absent_when_empty"))
+        for name, field in schema.model_fields.items()
+        if not _is_operational(field)
+    )
 
 
 def identity(config: BaseModel) -> dict[str, Any]:
     """The config as plain values, without its operational fields."""
     result: dict[str, Any] = {}
-    for name, field in type(config).model_fields.items():
-        if _is_operational(field):
-            continue
+    for name, may_be_absent in _counting_fields(type(config)):
         value = getattr(config, name)
-        if _is_absent(field, value):
+        if may_be_absent and value in (None, {}, ()):  # False and 0 are values, not absence
             continue
-        result[name] = identity(value) if isinstance(value, BaseModel) else _plain(value)
+        result[name] = _plain(value)
     return result
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, BaseModel):
         return identity(value)
     if isinstance(value, (tuple, list)):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from lmbatch.errors import PlanError, TokenizerError, VocabularyError
 from lmbatch.shards import dtype_for
 from lmbatch.store import FORMAT_VERSION, PLAN_KEY, TOKENIZER_PREFIX, FileEntry, Store, TokenizerEntry, open_store
 from lmbatch.tokens import TextTokenizer, load_tokenizer
+
+_PROBES_AT_ONCE = 16
 
 
 class PlannedFile(Section):
@@ -100,7 +103,8 @@ def make_plan(config: PreprocessConfig) -> tuple[Plan, TextTokenizer]:
     inputs = list_inputs(raw, config.corpus)
     build_cleaner(config.cleaning)  # a missing library or list of words stops here, not in every task
     tokenizer = load_tokenizer(config.tokenizer.path, config.tokenizer.eod)
-    probes = [probe(raw, config.corpus, file) for file in inputs]
+    with ThreadPoolExecutor(_PROBES_AT_ONCE) as pool:  # each waits for the head of a file, nothing more
+        probes = list(pool.map(lambda file: probe(raw, config.corpus, file), inputs))
     files = [
         PlannedFile(path=file.path, size=file.size, etag=file.etag, modified=file.modified, probe=facts)
         for file, facts in zip(inputs, probes, strict=True)
