@@ -71,7 +71,7 @@ def export_parquet(
     Raises UsageError for options that do not fit the corpus and for a folder with files of another export, ShardError
     for a shard whose bytes are not the manifest's, and StoreError if reading or writing fails.
     """
-    reader = TokenReader(cache, manifest.of(split), manifest.dtype, indexed=True)
+    reader = TokenReader(cache, manifest.of(split), manifest.dtype, indexed=True, documents=options.origins)
     try:
         rows = _rows(store, manifest, split, cache, reader, options)
         size = options.rows_per_file or _rows_of_a_file(len(rows), manifest.tokens(split))

@@ -37,14 +37,22 @@ class TokenSource(Protocol):
 class TokenReader:
     """The shards of one split, mapped into memory through a cache when they are first looked at.
 
-    ``indexed``: their indexes are needed as well.
+    ``indexed``: their indexes are needed as well; ``documents``: the caller also reads the origins of documents.
     """
 
-    def __init__(self, cache: ShardCache, entries: Sequence[ShardEntry], dtype: str, *, indexed: bool = False) -> None:
+    def __init__(
+        self,
+        cache: ShardCache,
+        entries: Sequence[ShardEntry],
+        dtype: str,
+        *,
+        indexed: bool = False,
+        documents: bool = False,
+    ) -> None:
         self._cache = cache
         self._entries = entries
         self._dtype = dtype
-        self._indexed = indexed
+        self._parts = {"indexed": indexed, "documents": documents}
         self._open: OrderedDict[int, TokenArray] = OrderedDict()
         self._indexes: dict[int, ShardIndex] = {}
         self._most_open = _most_open() // (2 if indexed else 1)
@@ -98,12 +106,15 @@ class TokenReader:
         self._cache.close()
 
     def _files(self, shards: Sequence[int]) -> list[FileEntry]:
-        return files_of([self._entries[shard] for shard in shards], indexed=self._indexed)
+        return files_of([self._entries[shard] for shard in shards], **self._parts)
 
 
-def files_of(entries: Iterable[ShardEntry], *, indexed: bool) -> list[FileEntry]:
-    """The files that are read of shards: their payload, and their indexes if samples are examples."""
-    return [file for entry in entries for file in ((entry.idx, entry.bin) if indexed else (entry.bin,))]
+def files_of(entries: Iterable[ShardEntry], *, indexed: bool, documents: bool = False) -> list[FileEntry]:
+    """The files that are read of shards: the payload; the index, if samples are examples; the documents' origins."""
+    files = []
+    for entry in entries:
+        files += [entry.idx] * indexed + [entry.docs] * documents + [entry.bin]
+    return files
 
 
 def gather(

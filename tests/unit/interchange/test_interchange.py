@@ -23,6 +23,7 @@ from lmbatch.loader.locks import locked
 from lmbatch.shards import Shard, encode_index, parse_index
 from lmbatch.store import LocalStore, Manifest, open_store
 from support.drive import preprocess_here
+from support.remote_store import RemoteStore
 from support.wudao import config_for, text_of, write_files, write_tokenizer
 
 with warnings.catch_warnings():
@@ -121,6 +122,18 @@ def test_runs_are_bounded_and_leave_nothing_out(lengths, most_tokens, most_rows,
         assert sum(lengths[start:stop]) <= most_tokens or stop == start + 1
 
 
+@pytest.mark.parametrize("origins", [False, True])
+def test_from_object_storage_the_cache_stays_bounded(packed, tmp_path, origins):
+    store, manifest = packed
+    sizes = [e.bin.size + e.idx.size + e.docs.size * origins for e in manifest.of("train")]
+    assert len(sizes) > 2
+    cache = ShardCache(RemoteStore(store.root), tmp_path / "cache", max(sizes))
+    export_parquet(RemoteStore(store.root), manifest, "train", tmp_path / "out", cache, ExportOptions(origins=origins))
+    assert read(tmp_path / "out") == sequences(*packed)
+    held = sum(path.stat().st_size for path in (tmp_path / "cache" / "shards").iterdir())
+    assert 0 < held <= max(sizes) < sum(sizes)
+
+
 # ── interrupted, and what must not be mixed ──────────────────────────────────────────────────────────────────────────
 def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.glob("*.parquet")}
@@ -202,13 +215,8 @@ def test_what_megatron_cannot_map_is_refused(packed, tmp_path):
     (tmp_path / "a b").symlink_to(packed[0].root)
     with pytest.raises(UsageError, match="white space"):
         shard_prefixes(LocalStore(tmp_path / "a b"), packed[1], "train")
-
-    class Remote(LocalStore):
-        def local_path(self, key):
-            return None
-
     with pytest.raises(UsageError, match="local or shared folder"):
-        shard_prefixes(Remote(packed[0].root), packed[1], "train")
+        shard_prefixes(RemoteStore(packed[0].root), packed[1], "train")
 
 
 def test_the_export_command(packed, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from lmbatch.store import (
     Receipt,
     ShardEntry,
     Split,
-    Store,
     TokenizerEntry,
     to_json,
 )
@@ -80,45 +79,6 @@ def make_corpus(
 def data_config(store: LocalStore, folder: Path, **changes) -> DataConfig:
     cache = {"dir": str(folder / "cache")} | changes.pop("cache", {})
     return DataConfig(**{"store": store.uri, "sequence_length": 8, "cache": cache} | changes)
-
-
-class RemoteStore(Store):
-    """A folder that behaves like object storage: nothing in it has a local path. Counts what is fetched."""
-
-    def __init__(self, root: Path, before: Callable[[str, Path], None] = lambda key, path: None) -> None:
-        self.folder = LocalStore(root)
-        self.uri = "s3://bucket"
-        self.fetched: list[str] = []
-        self.before = before
-
-    def read(self, key, start=0, end=None):
-        return self.folder.read(key, start, end)
-
-    def open(self, key):
-        return self.folder.open(key)
-
-    def info(self, key):
-        return self.folder.info(key)
-
-    def _list(self, folder):
-        return self.folder._list(folder)
-
-    def put(self, key, data):
-        self.folder.put(key, data)
-
-    def put_file(self, key, path):
-        self.folder.put_file(key, path)
-
-    def publish(self, key, data):
-        return self.folder.publish(key, data)
-
-    def delete(self, key):
-        self.folder.delete(key)
-
-    def get_file(self, key, path):
-        self.fetched.append(key)
-        self.before(key, path)
-        super().get_file(key, path)
 
 
 def bytes_in_cache(folder: Path) -> int:

@@ -7,12 +7,13 @@ import threading
 import time
 
 import pytest
-from loader_helpers import RemoteStore, bytes_in_cache
+from loader_helpers import bytes_in_cache
 
 from lmbatch.errors import ConfigError, ObjectNotFoundError, ShardError, StoreFullError
 from lmbatch.loader import ShardCache
 from lmbatch.loader import check as check_module
 from lmbatch.store import FileEntry, LocalStore
+from support.remote_store import RemoteStore
 
 SIZE = 1000
 fork = multiprocessing.get_context("fork")

@@ -2,7 +2,7 @@ import logging
 
 import numpy as np
 import pytest
-from loader_helpers import RemoteStore, bytes_in_cache, data_config, make_corpus
+from loader_helpers import bytes_in_cache, data_config, make_corpus
 
 from lmbatch.config import CacheConfig
 from lmbatch.errors import ConfigError, ResumeError, ShardError, StoreError
@@ -11,6 +11,7 @@ from lmbatch.loader import data as data_module
 from lmbatch.loader import reader as reader_module
 from lmbatch.loader.data import cache_folder
 from lmbatch.store import MANIFEST_KEY, LocalStore
+from support.remote_store import RemoteStore
 
 TRAIN = [[30, 12], [], [5], [60, 1, 1, 20], [40]]
 

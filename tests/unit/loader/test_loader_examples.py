@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loader_helpers import EOD, RemoteStore, bytes_in_cache, data_config
+from loader_helpers import EOD, bytes_in_cache, data_config
 
 from lmbatch.config import ChunkingConfig
 from lmbatch.errors import ConfigError, ShardError
@@ -26,6 +26,7 @@ from lmbatch.store import (
     TokenizerEntry,
     to_json,
 )
+from support.remote_store import RemoteStore
 
 LONGEST = 9  # a sample of sequence_length 8
 # The examples of each document of each shard, by their tokens.
