@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lmbatch.preprocess.dedup import Sieve
 
 # Text handed to the tokenizer at once: enough to amortise the call, little enough to bound memory.
-_BATCH_BYTES = 1 << 20
+_BATCH_CHARACTERS = 1 << 19
 _BATCH_DOCUMENTS = 512
 _EXCERPT_CHARACTERS = 300
 
@@ -51,7 +51,6 @@ class _Pending:
     document: Document
     piece: int
     split: Split
-    size: int
     before: str | None  # its text before cleaning, if it may be shown
 
 
@@ -85,8 +84,8 @@ class Pipeline:
             cleanup.callback(self._abort)
             for pending in self._documents():
                 batch.append(pending)
-                size += pending.size
-                if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
+                size += len(pending.document.text)
+                if size >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
                     self._write(batch)
                     batch, size = [], 0
             self._write(batch)
@@ -142,7 +141,7 @@ class Pipeline:
             elif isinstance(record, Document):
                 split = split_of(kept, self._plan.config.split)
                 before = self._profile.before(record, kept)
-                yield _Pending(kept, piece, split, len(kept.text.encode()), before)
+                yield _Pending(kept, piece, split, before)
         if self._sieve:
             self._sieve.finish()
 
@@ -171,7 +170,8 @@ class Pipeline:
             self._finish(pending.split)
             writer = self._writer(pending.split)
         tokens = len(examples.ids)
-        text_bytes = pending.size * examples.kept // examples.encoded
+        # Asked after encoding: an engine in Rust has left the UTF-8 with the string.
+        text_bytes = len(pending.document.text.encode()) * examples.kept // examples.encoded
         writer.append(
             examples.ids,
             piece=pending.piece,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ DtypeName = Literal["uint16", "int32"]
 TokenArray = np.ndarray[tuple[int], np.dtype[Any]]
 
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType({"uint16": np.dtype("<u2"), "int32": np.dtype("<i4")})
+_UNSIGNED = {name: np.dtype(dtype.str.replace("i", "u")) for name, dtype in DTYPES.items()}
 _LARGEST = {name: int(np.iinfo(dtype).max) for name, dtype in DTYPES.items()}
 
 
@@ -34,7 +35,7 @@ def itemsize_of(dtype: str) -> int:
     return _known(dtype).itemsize
 
 
-def as_tokens(ids: Sequence[int] | np.ndarray[Any, Any], dtype: str, document: str) -> TokenArray:
+def as_tokens(ids: Sequence[int] | np.ndarray[Any, Any], dtype: str, document: Callable[[], str] | str) -> TokenArray:
     """``ids`` of one document as a 1-D array of ``dtype``; ``document`` names it in errors.
 
     Raises ShardError for no ids at all, and VocabularyError for an id that the dtype cannot hold: a cast would
@@ -43,13 +44,19 @@ def as_tokens(ids: Sequence[int] | np.ndarray[Any, Any], dtype: str, document: s
     array = np.asarray(ids)
     if array.ndim != 1 or array.size == 0:
         raise ShardError(
-            f"{document}: token ids of shape {array.shape}; a document is a list of one id or more, EOD at its end",
+            f"{_name(document)}: token ids of shape {array.shape}; a document is a list of one id or more, EOD at its "
+            "end",
             remedy="end every document with EOD before it is appended",
         )
     target, largest = _known(dtype), _LARGEST[dtype]
     if not _fits(array, target, largest):
-        _refuse(array.tolist(), dtype, largest, document)
-    return array.astype(target, copy=False)
+        _refuse(array.tolist(), dtype, largest, _name(document))
+    # The bytes of an id that fits are the same with and without a sign.
+    return array.view(target) if array.dtype == _UNSIGNED[dtype] else array.astype(target, copy=False)
+
+
+def _name(document: Callable[[], str] | str) -> str:
+    return document if isinstance(document, str) else document()
 
 
 def _fits(array: np.ndarray[Any, Any], target: np.dtype[Any], largest: int) -> bool:

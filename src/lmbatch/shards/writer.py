@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,16 +119,22 @@ class ShardWriter:
         writer was made for examples. Raises VocabularyError for an id that does not fit the dtype, ShardError for a
         document without ids or with lengths that are not those of its ids.
         """
-        name = f"{self._stem}: document {self.documents} (id {id!r}, piece {piece}, position {position})"
+
+        def name() -> str:
+            return f"{self._stem}: document {self.documents} (id {id!r}, piece {piece}, position {position})"
+
         tokens = as_tokens(ids, self._dtype, name)
         if len(tokens) > LONGEST_DOCUMENT:
             raise ShardError(
-                f"{name}: {len(tokens)} tokens, more than an index can say", remedy="lower max_record_bytes"
+                f"{name()}: {len(tokens)} tokens, more than an index can say", remedy="lower max_record_bytes"
             )
         sequences = self._sequences(tokens, lengths, name)
-        with self._fails_for_good():
+        try:
             self._bin.write(tokens.data)
             self._rows.append(piece=piece, position=position, id=id, tokens=len(tokens))
+        except BaseException:
+            self._failed = True
+            raise
         self._firsts.append(len(self._lengths))
         self._lengths.extend(sequences)
         self._tokens += len(tokens)
@@ -139,11 +144,14 @@ class ShardWriter:
         """Finishes the three files; they and their names are on disk when it returns."""
         if self._failed:
             raise ShardError(f"{self._stem}: an earlier write failed, so the shard cannot be finished")
-        with self._fails_for_good():
+        try:
             self._files["idx"].write(encode_index(self._lengths, self._dtype, self._firsts))
             self._rows.close()
             bin_, idx, docs = (file.commit() for file in self._files.values())
             sync_folder(self._folder)
+        except BaseException:
+            self._failed = True
+            raise
         return WrittenShard(
             bin=bin_.path,
             idx=idx.path,
@@ -167,17 +175,9 @@ class ShardWriter:
             file.discard()
         self._rows.abandon()
 
-    def _sequences(self, tokens: TokenArray, lengths: Sequence[int] | None, name: str) -> Sequence[int]:
+    def _sequences(self, tokens: TokenArray, lengths: Sequence[int] | None, name: Callable[[], str]) -> Sequence[int]:
         if lengths is None and not self._examples:
             return (len(tokens),)
         if not self._examples or not lengths or min(lengths) < 1 or sum(lengths) != len(tokens):
-            raise ShardError(f"{name}: sequences of {lengths} tokens are not its {len(tokens)} tokens")
+            raise ShardError(f"{name()}: sequences of {lengths} tokens are not its {len(tokens)} tokens")
         return lengths
-
-    @contextlib.contextmanager
-    def _fails_for_good(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._failed = True
-            raise
