@@ -87,9 +87,11 @@ def preprocess(
         save_estimate(target, estimate)
     if as_json:
         probed = estimate.model_dump(mode="json") if estimate is not None else None
-        print_json(summary(plan) | {"store": open_target(config).uri, "estimate": probed})
+        print_json(summary(plan, loaded) | {"store": open_target(config).uri, "estimate": probed})
         return
     print_plan(plan)
+    if loaded.origin:
+        click.echo(f"tokenizer from the hub: {loaded.origin}")
     if estimate is not None:
         print_estimate(estimate)
 
@@ -133,7 +135,7 @@ def print_plan(plan: Plan) -> None:
     )
 
 
-def summary(plan: Plan) -> dict[str, object]:
+def summary(plan: Plan, tokenizer: TextTokenizer) -> dict[str, object]:
     """For ``--json``."""
     return {
         "corpus": plan.config.corpus.name,
@@ -141,5 +143,6 @@ def summary(plan: Plan) -> dict[str, object]:
         "input_bytes": plan.input_bytes,
         "tasks": len(plan.tasks),
         "dtype": plan.dtype,
+        "tokenizer": {"fingerprint": tokenizer.fingerprint, "size": tokenizer.size, "hub": tokenizer.origin},
         "fingerprint": plan.fingerprint,
     }

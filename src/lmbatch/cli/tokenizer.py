@@ -19,6 +19,7 @@ SHOW_EPILOG = """\b
 Examples:
   lmbatch tokenizer show data/tokenizers/demo_bpe
   lmbatch tokenizer show data/tokenizers/demo_bpe --text 中华人民共和国
+  lmbatch tokenizer show Qwen/Qwen2-0.5B
 """
 
 
@@ -61,10 +62,11 @@ def train(config_path: str, raw: str | None, sets: tuple[str, ...], as_json: boo
 @click.option("--text", help="Encode this text and show its tokens.")
 @json_option
 def show(folder: str, eod: str | None, text: str | None, as_json: bool) -> None:
-    """Show the facts of a tokenizer FOLDER that shards depend on."""
+    """Show the facts of a tokenizer FOLDER (or name on the Hugging Face hub) that shards depend on."""
     tokenizer = load_tokenizer(folder, eod)
     facts = {
         "folder": str(tokenizer.folder),
+        **({"hub": tokenizer.origin} if tokenizer.origin else {}),
         "size": tokenizer.size,
         "largest_id": tokenizer.largest_id,
         "eod_token": tokenizer.eod_token,

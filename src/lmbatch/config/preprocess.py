@@ -52,9 +52,12 @@ class CorpusConfig(Section):
 
 
 class TokenizerRef(Section):
-    """A tokenizer folder and the token that ends a document."""
+    """A tokenizer and the token that ends a document."""
 
-    path: str = operational(description="A Hugging Face tokenizer folder (tokenizer.json, or vocab.txt for BERT).")
+    path: str = operational(
+        description="A Hugging Face tokenizer folder (tokenizer.json, or vocab.txt for BERT), or a name on its hub: "
+        "`Qwen/Qwen2-0.5B`, `Qwen/Qwen2-0.5B@REVISION`."
+    )
     eod: str | None = Field(
         None, description="Token that ends a document; by default the folder's own eos_token. It must exist."
     )

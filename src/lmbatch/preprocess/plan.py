@@ -103,6 +103,7 @@ def make_plan(config: PreprocessConfig) -> tuple[Plan, TextTokenizer]:
     inputs = list_inputs(raw, config.corpus)
     build_cleaner(config.cleaning)  # a missing library or list of words stops here, not in every task
     tokenizer = load_tokenizer(config.tokenizer.path, config.tokenizer.eod)
+    tokenizer.check_segmenter()
     with ThreadPoolExecutor(_PROBES_AT_ONCE) as pool:  # each waits for the head of a file, nothing more
         probes = list(pool.map(lambda file: probe(raw, config.corpus, file), inputs))
     files = [

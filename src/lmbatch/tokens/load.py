@@ -12,7 +12,15 @@ from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer
 
 from lmbatch.config.fingerprint import canonical_json
 from lmbatch.errors import TokenizerError
-from lmbatch.tokens.segmentation import SEGMENTATION_FILE, Segment, Segmentation, build_segmenter, read_segmentation
+from lmbatch.tokens.hub import fetch_from_hub, hub_name
+from lmbatch.tokens.segmentation import (
+    SEGMENTATION_FILE,
+    Segment,
+    Segmentation,
+    build_segmenter,
+    check_installed,
+    read_segmentation,
+)
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -46,6 +54,12 @@ class TextTokenizer:
     eod_token: str
     eod_id: int
     segmentation: Segmentation | None = None
+    origin: str | None = None  # name and commit on the hub, if it came from there
+
+    def check_segmenter(self) -> None:
+        """Raises TokenizerError if a segmenter is needed and not installed in the version of the vocabulary."""
+        if self.segmentation is not None:
+            check_installed(self.segmentation)
 
     def segmenter(self) -> Segment | None:
         """What every text must go through before ``backend`` encodes it, if anything.
@@ -67,12 +81,16 @@ class TextTokenizer:
 def load_tokenizer(path: str | Path, eod: str | None = None) -> TextTokenizer:
     """Load a folder that holds tokenizer.json, vocab.txt (BERT) or vocab.json + merges.txt (GPT-2).
 
+    ``path`` may also be a name on the Hugging Face hub, as ``Qwen/Qwen2-0.5B`` or ``Qwen/Qwen2-0.5B@REVISION``.
+
     ``eod`` names the token that ends a document; by default it is the folder's own eos_token. Text is encoded as
     text: a document that spells out a special token does not get that token's id, so it cannot forge an EOD.
 
     Raises TokenizerError for a folder that is none, files that do not parse, or an EOD token that does not exist.
     """
-    folder = Path(path)
+    name = hub_name(path)
+    fetched = fetch_from_hub(name, KNOWN_FILES) if name is not None else None
+    folder = fetched.folder if fetched is not None else Path(path)
     backend, identity = load_backend(folder)
     backend.encode_special_tokens = True
     backend.no_truncation()
@@ -107,6 +125,7 @@ def load_tokenizer(path: str | Path, eod: str | None = None) -> TextTokenizer:
         eod_token=eod_token,
         eod_id=vocabulary[eod_token],
         segmentation=segmentation,
+        origin=str(fetched) if fetched is not None else None,
     )
 
 

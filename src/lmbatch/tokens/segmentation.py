@@ -65,18 +65,23 @@ def installed(segmenter: str) -> Segmentation:
         ) from error
 
 
-def build_segmenter(wanted: Segmentation, whole: Iterable[str]) -> Segment:
-    """A function from a text to its words with spaces between them.
-
-    A word that is in ``whole`` (special tokens) is taken apart, so that no text can spell one.
-    Raises TokenizerError if the segmenter is not installed in that very version.
-    """
+def check_installed(wanted: Segmentation) -> None:
+    """Raises TokenizerError if the segmenter is not installed in that very version: another one may cut otherwise."""
     present = installed(wanted.segmenter)
     if present != wanted:
         raise TokenizerError(
             f"the tokenizer's texts are segmented by {wanted.segmenter} {wanted.version}, here is {present.version}",
             remedy=f"pip install {wanted.segmenter}=={wanted.version}, or train the tokenizer again",
         )
+
+
+def build_segmenter(wanted: Segmentation, whole: Iterable[str]) -> Segment:
+    """A function from a text to its words with spaces between them.
+
+    A word that is in ``whole`` (special tokens) is taken apart, so that no text can spell one.
+    Raises TokenizerError if the segmenter is not installed in that very version.
+    """
+    check_installed(wanted)
     cut = _jieba()
     special = frozenset(whole)
 
