@@ -47,6 +47,7 @@ _EXTRAS = {
     "transformers": "train",
     "accelerate": "train",
     "safetensors": "train",
+    "deepspeed": "deepspeed",
 }
 
 

@@ -12,29 +12,32 @@ the shortest decimal that reads back to the same float). Anything else is a dict
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from lmbatch.checkpoint.tensors import Pending
 from lmbatch.errors import CheckpointError
 
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[str, torch.Tensor | Pending]
 
 
 def encode(value: Any, path: str, tensors: Tensors) -> Any:
     """``value`` as plain JSON; its tensors go into ``tensors`` under names that begin with ``path``.
 
-    Tensors are copied to the CPU. Raises CheckpointError naming the path of a value of any other type.
+    Tensors are copied to the CPU, pending ones stay so. Raises CheckpointError naming the path of a value of any other
+    type.
     """
     if value is None or isinstance(value, (bool, str)) or type(value) is int:
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, (torch.Tensor, Pending)):
         while path in tensors:  # the keys 1 and "1", or "a/b" and a then b, make the same path
             path += "+"
-        # A copy of its own: safetensors refuses tensors that share memory.
-        tensors[path] = value.detach().to("cpu", copy=True).contiguous()
+        # A copy of its own: what is encoded may not change any more.
+        tensors[path] = value if isinstance(value, Pending) else value.detach().to("cpu", copy=True).contiguous()
         return {"$tensor": path}
     if isinstance(value, dict):
         return _encode_dict(value, path, tensors)
@@ -51,8 +54,8 @@ def _encode_dict(value: dict[Any, Any], path: str, tensors: Tensors) -> Any:
     return {"$items": [[encode(key, f"{path} (a key)", tensors), item] for key, item in items]}
 
 
-def decode(value: Any, tensors: Tensors) -> Any:
-    """The inverse of :func:`encode`. Raises KeyError or ValueError for what encode never wrote."""
+def decode(value: Any, tensors: Mapping[str, torch.Tensor | Pending]) -> Any:
+    """The inverse of :func:`encode`, for pending tensors too. Raises KeyError or ValueError for what it never wrote."""
     if isinstance(value, list):
         return [decode(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -64,10 +67,11 @@ def decode(value: Any, tensors: Tensors) -> Any:
     return {key: decode(item, tensors) for key, item in value.items()}
 
 
-def _decode_marked(mark: str, inner: Any, tensors: Tensors) -> Any:
+def _decode_marked(mark: str, inner: Any, tensors: Mapping[str, torch.Tensor | Pending]) -> Any:
     if mark == "$tensor":
+        found = tensors[inner]
         # safetensors maps the file; state must not depend on a file that retention will delete.
-        return tensors[inner].clone()
+        return found if isinstance(found, Pending) else found.clone()
     if mark == "$tuple":
         return tuple(decode(item, tensors) for item in inner)
     if mark == "$float":

@@ -8,24 +8,27 @@
     scaler.safetensors, scaler.json       gradient scaler (fp16 only)
     extra.safetensors, extra.json         whatever the training loop adds
 
-A run that is loaded from these goes on bit for bit as if it had never stopped.
+A run that is loaded from these goes on bit for bit as if it had never stopped. The layout knows nothing of processes:
+everything stands under its parameter's name, whole, so it is the same however many processes shared the state out.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from lmbatch.checkpoint.codec import decode, encode
+from lmbatch.checkpoint.codec import Tensors, decode, encode
 from lmbatch.checkpoint.rng import rng_state, set_rng_state
-from lmbatch.checkpoint.weights import put_weights, read_weights, save_weights
+from lmbatch.checkpoint.tensors import Pending, StoredTensors, write_tensors
+from lmbatch.checkpoint.weights import Weights, put_weights, read_weights, save_weights
 from lmbatch.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,15 @@ class Scaler(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
+@dataclass(frozen=True, slots=True)
+class OptimizerState:
+    """``parameters``: name and shape of every parameter, group by group; ``state``: as torch's ``state_dict``, with
+    tensors or pending ones."""
+
+    parameters: list[list[list[Any]]]
+    state: dict[str, Any]
+
+
 def save_training_state(
     folder: Path, *, model: torch.nn.Module, optimizer: Optimizer, scaler: Scaler | None = None, extra: dict[str, Any]
 ) -> None:
@@ -54,8 +66,16 @@ def save_training_state(
 
     ``extra`` may hold plain values, tuples and tensors. Raises CheckpointError for a value that cannot be saved.
     """
-    save_weights(folder, model)
-    _write(folder, "optimizer", {"parameters": _names(model, optimizer), "state": optimizer.state_dict()})
+    found = OptimizerState(parameter_names(model, optimizer), optimizer.state_dict())
+    save_state(folder, Weights.of(model), found, scaler=scaler, extra=extra)
+
+
+def save_state(
+    folder: Path, weights: Weights, optimizer: OptimizerState, *, scaler: Scaler | None = None, extra: dict[str, Any]
+) -> None:
+    """The same, from state that may lie anywhere: a pending tensor is fetched when its turn comes."""
+    save_weights(folder, weights)
+    _write(folder, "optimizer", {"parameters": optimizer.parameters, "state": optimizer.state})
     _write(folder, "rng", rng_state())
     if scaler is not None:
         _write(folder, "scaler", scaler.state_dict())
@@ -78,10 +98,7 @@ def load_training_state(
     optimizer.load_state_dict(optimizer_state)
     if scaler is not None and scaler_state is not None:
         scaler.load_state_dict(scaler_state)
-    try:
-        set_rng_state(rng)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / 'rng.json'}: no state of the random generators: {error!r}") from error
+    _set_rng(folder, rng)
     assert isinstance(extra, dict)
     return extra
 
@@ -91,27 +108,46 @@ def load_model_weights(folder: Path, model: torch.nn.Module) -> None:
     put_weights(model, read_weights(folder, model))
 
 
+def read_optimizer_state(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """The optimizer's ``state_dict`` with pending tensors, after the same checks. Raises CheckpointError."""
+    return _checked_optimizer(folder, model, optimizer, pending=True)
+
+
+def load_rng(folder: Path) -> None:
+    """Restore the random generators and nothing else. Raises CheckpointError."""
+    _set_rng(folder, _read(folder, "rng"))
+
+
+def _set_rng(folder: Path, rng: dict[str, Any]) -> None:
+    try:
+        set_rng_state(rng)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / 'rng.json'}: no state of the random generators: {error!r}") from error
+
+
 def _write(folder: Path, name: str, value: Any) -> None:
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: Tensors = {}
     plain = encode(value, name, tensors)
     text = json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=1)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     if tensors:
-        save_file(tensors, folder / f"{name}.safetensors")
+        write_tensors(folder / f"{name}.safetensors", tensors, None)
 
 
-def _read(folder: Path, name: str) -> Any:
+def _read(folder: Path, name: str, *, pending: bool = False) -> Any:
     path = folder / f"{name}.json"
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         stored = folder / f"{name}.safetensors"
-        tensors = load_file(stored) if stored.exists() else {}
+        tensors: Mapping[str, torch.Tensor | Pending] = {}
+        if stored.exists():
+            tensors = StoredTensors(stored) if pending else load_file(stored)
         return decode(plain, tensors)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read as training state: {error!r}") from error
 
 
-def _names(model: torch.nn.Module, optimizer: Optimizer) -> list[list[list[Any]]]:
+def parameter_names(model: torch.nn.Module, optimizer: Optimizer) -> list[list[list[Any]]]:
     """For every parameter group, the name and shape of its parameters, in the optimizer's own order."""
     known = {id(parameter): name for name, parameter in model.named_parameters()}
     return [
@@ -120,12 +156,14 @@ def _names(model: torch.nn.Module, optimizer: Optimizer) -> list[list[list[Any]]
     ]
 
 
-def _checked_optimizer(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    stored = _read(folder, "optimizer")
+def _checked_optimizer(
+    folder: Path, model: torch.nn.Module, optimizer: Optimizer, *, pending: bool = False
+) -> dict[str, Any]:
+    stored = _read(folder, "optimizer", pending=pending)
     path = folder / "optimizer.json"
     try:
         groups, state = stored["parameters"], stored["state"]
-        problems = list(_group_problems(groups, _names(model, optimizer)))
+        problems = list(_group_problems(groups, parameter_names(model, optimizer)))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: is no optimizer state: {error!r}") from error
     if problems:

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from lmbatch.checkpoint.tensors import Pending, write_tensors
 from lmbatch.errors import CheckpointError
 
 FILE = "model.safetensors"
 _ALIASES = "aliases"
 
 
-def save_weights(folder: Path, model: torch.nn.Module) -> None:
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model's parameters and buffers by name, wherever they lie; ``aliases`` are the later names of tied ones."""
+
+    tensors: Mapping[str, Pending]
+    aliases: Mapping[str, str]
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> Self:
+        """Those of a model that is whole on this process."""
+        unique, aliases = _split_aliases(model)
+        return cls({name: Pending.of(tensor) for name, tensor in unique.items()}, aliases)
+
+
+def save_weights(folder: Path, weights: Weights) -> None:
     """Write ``model.safetensors``. A tied weight is stored once; the metadata says which names share it."""
-    unique, aliases = _split_aliases(model)
-    copies = {name: tensor.detach().to("cpu").contiguous() for name, tensor in unique.items()}
-    save_file(copies, folder / FILE, metadata={_ALIASES: json.dumps(aliases, sort_keys=True)})
+    metadata = {_ALIASES: json.dumps(dict(weights.aliases), sort_keys=True)}
+    write_tensors(folder / FILE, weights.tensors, metadata)
 
 
 def read_weights(folder: Path, model: torch.nn.Module) -> dict[str, torch.Tensor]:

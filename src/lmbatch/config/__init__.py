@@ -16,6 +16,7 @@ Everything may import this package; it imports only ``errors``.
 from lmbatch.config.chunking import ChunkingConfig, ChunkingMode
 from lmbatch.config.cleaning import CleaningConfig, CleaningRules
 from lmbatch.config.dedup import DedupConfig, NearConfig
+from lmbatch.config.engine import EngineConfig
 from lmbatch.config.fingerprint import differences, fingerprint, identity
 from lmbatch.config.load import dump_yaml, load_config
 from lmbatch.config.preprocess import (
@@ -56,6 +57,7 @@ __all__ = [
     "CorpusConfig",
     "DataConfig",
     "DedupConfig",
+    "EngineConfig",
     "EvaluateConfig",
     "GenerateConfig",
     "ModelConfig",

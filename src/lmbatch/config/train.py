@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from lmbatch.config.base import Bytes, Section, operational
+from lmbatch.config.engine import EngineConfig
 
 
 class RunConfig(Section):
@@ -139,6 +140,7 @@ class TrainConfig(Section):
     evaluate: EvaluateConfig = operational(EvaluateConfig(), description="Validation during training.")
     samples: SamplesConfig = operational(SamplesConfig(), description="Texts generated during training.")
     save: SaveConfig = operational(SaveConfig(), description="Checkpoints.")
+    engine: EngineConfig = operational(EngineConfig(), description="How the work is spread over the processes.")
     log_every: int = operational(10, gt=0, description="Steps between two lines of progress.")
     tensorboard: bool = operational(True, description="Write TensorBoard events into the run folder.")
     peak_flops: float | None = operational(None, gt=0, description="Peak FLOP/s of one device, for MFU; "

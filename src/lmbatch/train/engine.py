@@ -1,15 +1,24 @@
 """One optimizer step: gradients of a global batch, and their application.
 
 Between the two the caller looks at the loss and the gradient norm, so that a batch that went wrong changes nothing.
+
+::
+
+    Engine ──┬── PlainEngine   every process holds everything: one process, or data parallelism
+             └── ZeroEngine    DeepSpeed: optimizer state, gradients and weights are shared out by stage
+
+What a step is, how it is clipped and what a checkpoint is made of stands here once; an engine only says where the
+tensors are.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +29,10 @@ from transformers import PreTrainedModel
 
 from lmbatch.config import TrainConfig
 from lmbatch.loader import Batch, Step
-from lmbatch.model import causal_loss
-from lmbatch.train.optimizer import set_lr
+from lmbatch.model import ParameterCounts, causal_loss, flops_per_token, parameter_counts
+from lmbatch.train.gradient_norm import clip, sum_of_squares
 from lmbatch.train.processes import Ranks
+from lmbatch.train.relay import Relay
 from lmbatch.train.stop import StopFlag
 
 _PARTS = 4  # a 64-bit sum travels as four 16-bit parts, which float64 adds exactly
@@ -70,44 +80,48 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
-class Engine:
-    """The model and its optimizer on this process's device, prepared by Accelerate."""
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Taken before an engine takes the model apart."""
 
-    def __init__(
-        self, config: TrainConfig, accelerator: Accelerator, model: PreTrainedModel, optimizer: torch.optim.Optimizer
-    ) -> None:
+    counts: ParameterCounts
+    flops_per_token: float
+
+
+class Engine(ABC):
+    """The model and its optimizer on the devices of the run.
+
+    ``plain_model`` is the bare module; only ``whole_model`` is sure to have all its weights in it.
+    """
+
+    # Does a forward pass need all processes? Then every one of them takes part in every one of them.
+    forwards_together = False
+    # Does each process hold the gradients of a share of the parameters, and not all?
+    gradients_shared_out = False
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator, model: PreTrainedModel) -> None:
         self._config = config
         self._accelerator: Any = accelerator  # its methods carry no types
         self.ranks = Ranks(accelerator)
         self.most_tokens_per_step = config.batch.size * config.data.sequence_length
-        self.plain_optimizer = optimizer
-        prepare: Any = accelerator.prepare
-        self._model, self._optimizer = prepare(model, optimizer)
-        # Evaluation must not go through the data-parallel wrapper: its processes may see unequal numbers of batches.
-        self.plain_model: PreTrainedModel = accelerator.unwrap_model(self._model)
+        self.size = ModelSize(parameter_counts(model), flops_per_token(model, config.data.sequence_length))
+        self.plain_model = model
         self._micro_losses: list[torch.Tensor] = []
-
-    @property
-    def scaler(self) -> Any:
-        """The loss scaler of fp16, else None."""
-        return self._accelerator.scaler
+        self._relay = Relay(self.ranks, self._part)
 
     @property
     def tolerates_overflow(self) -> bool:
-        """In fp16 an infinite gradient is an ordinary event: the scaler skips the step and lowers its scale."""
-        return self.scaler is not None and self.scaler.get_scale() > 1.0
+        """Is an infinite gradient an ordinary event, after which the step is skipped?"""
+        return False
 
     def gradients(self, step: Step, *, number: int, stop: StopFlag) -> Gradients:
         """Forward and backward over this process's micro-batches of step ``number``, reduced over all processes."""
         torch.manual_seed(step_seed(self._config.seed, number, self.ranks.rank))
-        self._model.train()
-        self._optimizer.zero_grad()
+        self._begin_step()
         self._micro_losses = []
         tokens = self._targets(step)
         for index, batch in enumerate(step.batches):
-            last = index == len(step.batches) - 1
-            with contextlib.nullcontext() if last else self._accelerator.no_sync(self._model):
-                self._backward(batch, tokens)
+            self._forward_backward(batch, tokens, last=index == len(step.batches) - 1)
         norm = self._clip()
         digest = batches_digest(step.batches)
         parts = [float(digest >> (16 * part) & 0xFFFF) for part in range(_PARTS)]
@@ -119,8 +133,7 @@ class Engine:
 
     def apply(self, lr: float) -> None:
         """Take the optimizer step that the gradients of the last call ask for."""
-        set_lr(self.plain_optimizer, lr)
-        self._optimizer.step()
+        self._update(lr)
 
     def bad_batches(self, step: Step) -> list[Batch]:
         """The micro-batches of this process whose own loss is not finite, after ``gradients`` of the same step."""
@@ -130,11 +143,57 @@ class Engine:
             if not math.isfinite(loss.item())
         ]
 
-    def summed_loss(self, batch: Batch) -> float:
-        """Summed cross-entropy in nats of a batch's predicted tokens, without gradients or dropout."""
-        self.plain_model.train(False)
+    def summed_loss(self, batch: Batch | None) -> float:
+        """Summed cross-entropy in nats of a batch's predicted tokens, without gradients or dropout.
+
+        Every process calls this in every round; one that has no batch left passes None, and gets 0.
+        """
+        if batch is None and not self.forwards_together:
+            return 0.0
+        model = self._evaluation_model()
+        model.train(False)
         with torch.no_grad():
-            return float(self._loss(self.plain_model, batch).item())
+            loss = float(self._loss(model, batch or self._stand_in()).item())
+        return 0.0 if batch is None else loss
+
+    def whole_model(self) -> PreTrainedModel:
+        """The model with all its weights, on the main process. Every process calls this together."""
+        return self.plain_model
+
+    def save(self, commit: Callable[[Callable[[Path], None]], None]) -> None:
+        """``commit(write)`` on the main process, where ``write`` fills the folder that it is given.
+
+        The others help while it writes; all return together. Raises what ``commit`` raises.
+        """
+        self._relay.run(lambda: commit(self._write))
+
+    @abstractmethod
+    def _begin_step(self) -> None:
+        """Training mode, and no gradients."""
+
+    @abstractmethod
+    def _forward_backward(self, batch: Batch, tokens: int, *, last: bool) -> None:
+        """Add a micro-batch's gradients; after the last one they are those of the mean over all ``tokens``."""
+
+    @abstractmethod
+    def _gradients(self) -> list[torch.Tensor]:
+        """The gradients that this process holds, unscaled, to be read and scaled in place before the update."""
+
+    @abstractmethod
+    def _update(self, lr: float) -> None:
+        """The optimizer's step."""
+
+    @abstractmethod
+    def _evaluation_model(self) -> nn.Module:
+        """What a forward pass outside training goes through."""
+
+    @abstractmethod
+    def _write(self, folder: Path) -> None:
+        """The training state, on the main process; parts that others hold come through the relay."""
+
+    def _part(self, number: int) -> torch.Tensor:
+        """Part ``number`` of the state, made by all processes together."""
+        raise NotImplementedError(f"part {number}: every process holds everything")
 
     def _targets(self, step: Step) -> int:
         """Predicted tokens of the global batch. Other processes are asked only where samples are padded."""
@@ -142,11 +201,14 @@ class Engine:
             return self.most_tokens_per_step
         return int(self.ranks.total([float(sum(batch.targets for batch in step.batches))])[0])
 
-    def _backward(self, batch: Batch, tokens: int) -> None:
-        loss = self._loss(self._model, batch)
-        # Data parallelism averages gradients over the processes; the loss is a mean over the global batch.
-        self._accelerator.backward(loss * (self.ranks.world / tokens))
+    def _stand_in(self) -> Batch:
+        return Batch(0, (0,), np.zeros((1, self._config.data.sequence_length + 1), np.int64))
+
+    def _scaled_loss(self, model: nn.Module, batch: Batch, tokens: int) -> torch.Tensor:
+        loss = self._loss(model, batch)
         self._micro_losses.append(loss.detach())
+        # Gradients are averaged over the processes; the loss is a mean over the global batch.
+        return loss * (self.ranks.world / tokens)
 
     def _loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         tokens = torch.from_numpy(batch.tokens).to(self._accelerator.device, torch.int64)
@@ -158,6 +220,8 @@ class Engine:
         return causal_loss(logits, labels)
 
     def _clip(self) -> float:
-        limit = self._config.optimizer.clip_norm
-        norm = self._accelerator.clip_grad_norm_(self._model.parameters(), math.inf if limit is None else limit)
-        return float(norm)
+        tensors = self._gradients()
+        squares = sum_of_squares(tensors)
+        norm = math.sqrt(self.ranks.total([squares])[0] if self.gradients_shared_out else squares)
+        clip(tensors, norm, self._config.optimizer.clip_norm)
+        return norm

@@ -44,9 +44,8 @@ def evaluate(validation: Validation, engine: Engine, *, check: Callable[[], None
     for _ in range(validation.rounds):
         check()
         batch = next(batches, None)
-        if batch is not None:
-            loss += engine.summed_loss(batch)
-            tokens += batch.targets
+        loss += engine.summed_loss(batch)
+        tokens += batch.targets if batch is not None else 0
     loss, counted = engine.ranks.total([loss, float(tokens)])
     mean = loss / counted
     return {

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from transformers import PreTrainedModel
+
 from lmbatch.config import EvaluateConfig, SamplesConfig, TrainConfig
 from lmbatch.errors import NonFiniteLossError, StopRequested
 from lmbatch.loader import BatchLoader, Step
@@ -45,7 +47,7 @@ class Hooks:
     save: Callable[[Position], None]
     first_step: Callable[[], None]
     origins: Callable[[list[int]], list[str]]  # documents that samples (by number) were made from
-    generate: Callable[[str], str] | None  # a text from a prompt, on the main process
+    generate: Callable[[PreTrainedModel, str], str] | None  # a text from a prompt, on the main process
 
 
 @dataclass(slots=True)
@@ -178,11 +180,11 @@ class Loop:
             return
         done = self.recorder is not None and self.recorder.has_samples(step)
         if not self.engine.ranks.from_main(done or self.hooks.generate is None):
-            texts = []
+            texts, model = [], self.engine.whole_model()
             for prompt in config.prompts:
                 self._agreed_check()
                 if self.recorder is not None and self.hooks.generate is not None:
-                    texts.append(self.hooks.generate(prompt))
+                    texts.append(self.hooks.generate(model, prompt))
             if self.recorder is not None:
                 self.recorder.samples(step, config.prompts, texts)
 

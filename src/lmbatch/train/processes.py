@@ -17,6 +17,7 @@ import torch.distributed
 from accelerate.accelerator import Accelerator
 from accelerate.utils.operations import broadcast_object_list
 
+from lmbatch.config import TrainConfig
 from lmbatch.errors import LaunchError
 
 _MIXED = {"launcher": None, "fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -28,6 +29,14 @@ _ENGINES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Processes:
+    """The processes of a run. ``precision`` is ``fp32``, ``bf16`` or ``fp16``: what launcher and config came to."""
+
+    accelerator: Accelerator
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
 class Launched:
     """What Accelerate made of the environment. ``kind`` is its ``distributed_type``."""
 
@@ -35,11 +44,9 @@ class Launched:
     kind: str
 
 
-def check_launch(launched: Launched, environ: Mapping[str, str]) -> None:
-    """Raises LaunchError if the processes are not the ones that the environment asks for."""
-    for variable, name in _ENGINES.items():
-        if environ.get(variable, "").lower() in ("1", "true"):
-            raise LaunchError(f"{variable} asks for {name}, which this loop does not drive", remedy="unset it")
+def check_launch(launched: Launched, environ: Mapping[str, str], *, engine: str = "plain") -> None:
+    """Raises LaunchError if the processes are not the ones that the environment and ``engine.name`` ask for."""
+    _check_engine(launched, environ, engine)
     asked, source = _asked(environ)
     if asked != launched.processes:
         raise LaunchError(
@@ -48,10 +55,22 @@ def check_launch(launched: Launched, environ: Mapping[str, str]) -> None:
             remedy="on a machine without GPUs export ACCELERATE_USE_CPU=true and start the processes with torchrun; "
             "with srun set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; for one process unset them",
         )
-    if launched.processes > 1 and not launched.kind.startswith("MULTI_"):
+    if launched.processes > 1 and engine == "plain" and not launched.kind.startswith("MULTI_"):
         raise LaunchError(
             f"{launched.processes} processes with distributed_type {launched.kind}, which does not average gradients",
             remedy="use distributed_type MULTI_GPU",
+        )
+
+
+def _check_engine(launched: Launched, environ: Mapping[str, str], engine: str) -> None:
+    for variable, name in _ENGINES.items():
+        if environ.get(variable, "").lower() in ("1", "true") and name.lower() != engine:
+            remedy = "unset it, or set engine.name to deepspeed" if name == "DeepSpeed" else "unset it"
+            raise LaunchError(f"{variable} asks for {name}, but engine.name is {engine}", remedy=remedy)
+    if engine == "deepspeed" and launched.kind != "DEEPSPEED":
+        raise LaunchError(
+            f"engine.name is deepspeed, but accelerate made it {launched.kind}: nothing would be shared out",
+            remedy="unset the variables ACCELERATE_*, or start with srun or torchrun",
         )
 
 
@@ -64,8 +83,28 @@ def _asked(environ: Mapping[str, str]) -> tuple[int, str]:
     return int(environ.get("SLURM_STEP_NUM_TASKS", "1")), "SLURM_STEP_NUM_TASKS"
 
 
-def make_accelerator(precision: str) -> Accelerator:
-    """Device and precision by Accelerate, with the launch checked. Raises LaunchError."""
+def start_processes(config: TrainConfig) -> Processes:
+    """Device, precision and process group by Accelerate, with the launch checked. Raises LaunchError."""
+    if config.engine.name == "deepspeed":
+        started = _with_deepspeed(config)
+    else:
+        accelerator = _plain_accelerator(config.precision)
+        started = Processes(accelerator, precision_of(accelerator))
+    kind = str(started.accelerator.distributed_type).rsplit(".", 1)[-1]
+    launched = Launched(processes=started.accelerator.num_processes, kind=kind)
+    check_launch(launched, os.environ, engine=config.engine.name)
+    return started
+
+
+def _with_deepspeed(config: TrainConfig) -> Processes:
+    from lmbatch.train.deepspeed_launch import deepspeed_accelerator  # an extra that the plain engine does not need
+
+    mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    precision = config.precision if config.precision != "launcher" else {"no": "fp32"}.get(mixed, mixed)
+    return Processes(deepspeed_accelerator(config, precision=precision, world=_asked(os.environ)[0]), precision)
+
+
+def _plain_accelerator(precision: str) -> Accelerator:
     try:
         accelerator = Accelerator(mixed_precision=_MIXED[precision])
     except ValueError as error:
@@ -78,13 +117,11 @@ def make_accelerator(precision: str) -> Accelerator:
             "fp16 was asked for, but on a CPU accelerate computes in fp32 without a word",
             remedy="set precision to fp32 or bf16, or mixed_precision to 'no' in the accelerate config",
         )
-    kind = str(accelerator.distributed_type).rsplit(".", 1)[-1]
-    check_launch(Launched(processes=accelerator.num_processes, kind=kind), os.environ)
     return accelerator
 
 
 def precision_of(accelerator: Accelerator) -> str:
-    """``fp32``, ``bf16`` or ``fp16``: what the launcher and the config came to."""
+    """``fp32``, ``bf16`` or ``fp16``: how accelerate computes."""
     mixed = str(accelerator.mixed_precision)
     return "fp32" if mixed == "no" else mixed
 
@@ -121,6 +158,14 @@ class Ranks:
         box = [value]
         broadcast_object_list(box)
         return box[0]
+
+    def number_from_main(self, value: int) -> int:
+        """The main process's number, on every process; quicker than ``from_main``."""
+        if self.world == 1:
+            return value
+        box = torch.tensor(value, dtype=torch.int64, device=self._device)
+        torch.distributed.broadcast(box, src=0)
+        return int(box.item())
 
     def barrier(self) -> None:
         """Wait for the others."""

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lmbatch.config import TrainConfig
-from lmbatch.train.engine import Engine
 from lmbatch.train.folder import RunFolder
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from lmbatch.infer import TextGenerator
 
 log = logging.getLogger(__name__)
 
 
-def text_maker(config: TrainConfig, folder: RunFolder, engine: Engine) -> Callable[[str], str] | None:
-    """From a prompt to a text by the present weights; None if the config has no prompts or a library is missing.
+def text_maker(config: TrainConfig, folder: RunFolder) -> Callable[[PreTrainedModel, str], str] | None:
+    """From a model and a prompt to a text; None if the config has no prompts or a library is missing.
 
     The tokenizer is read from the run folder at the first prompt.
     """
@@ -31,7 +32,7 @@ def text_maker(config: TrainConfig, folder: RunFolder, engine: Engine) -> Callab
         return None
 
     @functools.cache
-    def generator() -> TextGenerator:
-        return TextGenerator(engine.plain_model, folder.tokenizer, context=config.data.sequence_length)
+    def generator(model: PreTrainedModel) -> TextGenerator:
+        return TextGenerator(model, folder.tokenizer, context=config.data.sequence_length)
 
-    return lambda prompt: generator().generate([prompt], config.samples.generate)[0]
+    return lambda model, prompt: generator(model).generate([prompt], config.samples.generate)[0]

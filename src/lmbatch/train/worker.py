@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.accelerator import Accelerator
 
 from lmbatch import __version__
-from lmbatch.checkpoint import CheckpointFacts, Checkpoints, save_training_state
+from lmbatch.checkpoint import CheckpointFacts, Checkpoints
 from lmbatch.checkpoint.checkpoints import Checkpoint
 from lmbatch.config import TrainConfig, fingerprint
 from lmbatch.errors import StopRequested
 from lmbatch.loader import BatchLoader, LoaderState, TokenData, check_batch, documents_of, open_train_data, samples_of
-from lmbatch.model import build_model, flops_per_token, parameter_counts, peak_flops
+from lmbatch.model import build_model, peak_flops
 from lmbatch.store import Manifest, open_store
 from lmbatch.train.attempts import AttemptLog, check_progress
 from lmbatch.train.engine import Engine
@@ -26,9 +26,10 @@ from lmbatch.train.evaluate import Validation
 from lmbatch.train.folder import RunFolder, check_tokenizer
 from lmbatch.train.loop import Hooks, Loop, Position
 from lmbatch.train.optimizer import build_optimizer
-from lmbatch.train.processes import Ranks, make_accelerator, precision_of
+from lmbatch.train.plain_engine import PlainEngine
+from lmbatch.train.processes import Processes, Ranks, start_processes
 from lmbatch.train.recorder import Recorder, last_logged_step
-from lmbatch.train.resume import choose_checkpoint, config_identity, load_checkpoint
+from lmbatch.train.resume import choose_checkpoint, config_identity
 from lmbatch.train.samples import text_maker
 from lmbatch.train.schedule import check_schedule, total_steps
 from lmbatch.train.session import Standing
@@ -44,8 +45,7 @@ def train_run(
 ) -> None:  # fmt: skip
     """Train until the run is done. Raises StopRequested after a stop, with everything saved."""
     stop.check()
-    accelerator = make_accelerator(config.precision)
-    worker = Worker(config, folder, stop, ledger, standing, started, accelerator)
+    worker = Worker(config, folder, stop, ledger, standing, started, start_processes(config))
     together = False
     try:
         worker.train()
@@ -62,12 +62,12 @@ class Worker:
 
     def __init__(
         self, config: TrainConfig, folder: RunFolder, stop: StopFlag, ledger: AttemptLog | None, standing: Standing,
-        started: float, accelerator: Accelerator,
+        started: float, processes: Processes,
     ) -> None:  # fmt: skip
         self._config, self._folder, self._stop, self._ledger = config, folder, stop, ledger
-        self._standing, self._started, self._accelerator = standing, started, accelerator
-        self.ranks = Ranks(accelerator)
-        self._precision = precision_of(accelerator)
+        self._standing, self._started, self._accelerator = standing, started, processes.accelerator
+        self.ranks = Ranks(processes.accelerator)
+        self._precision = processes.precision
         self._watchdog: Watchdog | None = None
 
     def train(self) -> None:
@@ -117,10 +117,13 @@ class Worker:
             config.model, vocab_size=data.manifest.tokenizer.size, sequence_length=config.data.sequence_length,
             eod_id=data.manifest.tokenizer.eod_id, seed=config.seed,
         )  # fmt: skip
-        engine = Engine(config, self._accelerator, model, build_optimizer(model, config.optimizer))
-        if found is not None:
-            load_checkpoint(found.folder, engine.plain_model, engine.plain_optimizer, engine.scaler)
-        return engine
+        optimizer = build_optimizer(model, config.optimizer)
+        resume = found.folder if found is not None else None
+        if config.engine.name == "plain":
+            return PlainEngine(config, self._accelerator, model, optimizer, resume)
+        from lmbatch.train.zero_engine import ZeroEngine
+
+        return ZeroEngine(config, self._accelerator, model, optimizer, resume)
 
     def _open_recorder(self, engine: Engine, data: TokenData, total: int) -> Recorder | None:
         if not self.ranks.main:
@@ -172,16 +175,18 @@ class Worker:
             save=lambda position: self._save(checkpoints, engine, data, position),
             first_step=self._first_step,
             origins=lambda samples: _origins(data, samples),
-            generate=text_maker(self._config, self._folder, engine) if self.ranks.main else None,
+            generate=text_maker(self._config, self._folder) if self.ranks.main else None,
         )
 
     def _save(self, checkpoints: Checkpoints, engine: Engine, data: TokenData, position: Position) -> None:
-        """Every process holds the whole state, so the main one writes it and the others wait."""
-        if self.ranks.main:
+        """The main process commits; the others hand it what they hold, and wait."""
+
+        def commit(write: Callable[[Path], None]) -> None:
             facts = _facts(self._config, data, position, self.ranks.world, self._precision)
-            saved = checkpoints.save(facts, lambda folder: _write_state(folder, engine))
+            saved = checkpoints.save(facts, write)
             log.info("step %d saved: %.1f MB in %.2f s", saved.step, saved.bytes / 1e6, saved.seconds)
-        self.ranks.barrier()
+
+        engine.save(commit)
 
     def _first_step(self) -> None:
         if self._ledger is not None:
@@ -191,8 +196,7 @@ class Worker:
         device = self._accelerator.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         peak = self._config.peak_flops or peak_flops(name, self._precision)
-        flops = flops_per_token(engine.plain_model, self._config.data.sequence_length)
-        return None if peak is None else flops / (peak * self.ranks.world)
+        return None if peak is None else engine.size.flops_per_token / (peak * self.ranks.world)
 
     def _check(self) -> None:
         """Raise StopRequested on every process if any was asked to stop."""
@@ -212,15 +216,9 @@ def _facts(config: TrainConfig, data: TokenData, position: Position, world: int,
     state = LoaderState(manifest_digest=digest, seed=config.seed, samples_consumed=position.samples)
     return CheckpointFacts(
         step=position.step, samples_consumed=position.samples, tokens_consumed=position.tokens, world_size=world,
-        config=fingerprint(config), config_identity=config_identity(config), manifest_digest=digest,
-        loader=state.to_dict(), code_version=__version__, precision=precision,
+        engine=config.engine.label, config=fingerprint(config), config_identity=config_identity(config),
+        manifest_digest=digest, loader=state.to_dict(), code_version=__version__, precision=precision,
     )  # fmt: skip
-
-
-def _write_state(folder: Path, engine: Engine) -> None:
-    save_training_state(
-        folder, model=engine.plain_model, optimizer=engine.plain_optimizer, scaler=engine.scaler, extra={}
-    )
 
 
 def _origins(data: TokenData, samples: list[int]) -> list[str]:
@@ -231,27 +229,27 @@ def _origins(data: TokenData, samples: list[int]) -> list[str]:
 
 
 def _model_facts(engine: Engine, config: TrainConfig) -> dict[str, Any]:
-    model = engine.plain_model
-    counts = parameter_counts(model)
+    counts = engine.size.counts
     return {
         "type": config.model.type,
         "parameters": {
             "total": counts.total, "embedding": counts.embedding, "non_embedding": counts.non_embedding,
         },
         "sequence_length": config.data.sequence_length,
-        "flops_per_token": flops_per_token(model, config.data.sequence_length),
-        "config": json.loads(model.config.to_json_string()),
+        "flops_per_token": engine.size.flops_per_token,
+        "config": json.loads(engine.plain_model.config.to_json_string()),
     }  # fmt: skip
 
 
 def _log_summary(config: TrainConfig, engine: Engine, data: TokenData, step: int, total: int) -> None:
-    counts = parameter_counts(engine.plain_model)
+    counts = engine.size.counts
     epochs = total * config.batch.size / data.order.samples_per_epoch
     log.info("%s: %s parameters (%s without embeddings)", config.model.type, f"{counts.total:,}",
              f"{counts.non_embedding:,}")  # fmt: skip
     log.info("corpus %s, %s tokens, digest %s", data.manifest.corpus, f"{data.manifest.tokens('train'):,}",
              data.manifest.digest)  # fmt: skip
     chunking = data.manifest.chunking
+    log.info("engine %s, %d processes", config.engine.label, engine.ranks.world)
     log.info("%s%s tokens per step, %d steps (%.2f epochs), %s", "" if chunking is None else "at most ",
              f"{engine.most_tokens_per_step:,}", total, epochs,
              f"resumes at step {step}" if step else "starts at step 0")  # fmt: skip

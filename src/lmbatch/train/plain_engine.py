@@ -1,0 +1,71 @@
+"""The plain engine: every process holds the model, the optimizer and all gradients."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.accelerator import Accelerator
+from torch import nn
+from transformers import PreTrainedModel
+
+from lmbatch.checkpoint import save_training_state
+from lmbatch.config import TrainConfig
+from lmbatch.loader import Batch
+from lmbatch.train.engine import Engine
+from lmbatch.train.optimizer import set_lr
+from lmbatch.train.resume import load_checkpoint
+
+
+class PlainEngine(Engine):
+    """One process, or data parallelism, prepared by Accelerate."""
+
+    def __init__(
+        self, config: TrainConfig, accelerator: Accelerator, model: PreTrainedModel, optimizer: torch.optim.Optimizer,
+        resume: Path | None,
+    ) -> None:  # fmt: skip
+        """``resume`` is the folder of a checkpoint. Raises CheckpointError if it does not fit."""
+        super().__init__(config, accelerator, model)
+        self._plain_optimizer = optimizer
+        prepare: Any = accelerator.prepare
+        self._model, self._optimizer = prepare(model, optimizer)
+        # Evaluation must not go through the data-parallel wrapper: its processes may see unequal numbers of batches.
+        self.plain_model = self._accelerator.unwrap_model(self._model)
+        if resume is not None:
+            load_checkpoint(resume, self.plain_model, optimizer, self.scaler)
+
+    @property
+    def scaler(self) -> Any:
+        """The loss scaler of fp16, else None."""
+        return self._accelerator.scaler
+
+    @property
+    def tolerates_overflow(self) -> bool:
+        """In fp16 the scaler skips the step and lowers its scale, as long as that is above one."""
+        return self.scaler is not None and self.scaler.get_scale() > 1.0
+
+    def _begin_step(self) -> None:
+        self._model.train()
+        self._optimizer.zero_grad()
+
+    def _forward_backward(self, batch: Batch, tokens: int, *, last: bool) -> None:
+        with contextlib.nullcontext() if last else self._accelerator.no_sync(self._model):
+            self._accelerator.backward(self._scaled_loss(self._model, batch, tokens))
+
+    def _gradients(self) -> list[torch.Tensor]:
+        self._accelerator.unscale_gradients()
+        return [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+
+    def _update(self, lr: float) -> None:
+        set_lr(self._plain_optimizer, lr)
+        self._optimizer.step()
+
+    def _evaluation_model(self) -> nn.Module:
+        return self.plain_model
+
+    def _write(self, folder: Path) -> None:
+        save_training_state(
+            folder, model=self.plain_model, optimizer=self._plain_optimizer, scaler=self.scaler, extra={}
+        )

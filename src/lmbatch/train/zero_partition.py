@@ -1,0 +1,169 @@
+"""Where DeepSpeed keeps what: weights, gradients and the optimizer's moments, by stage.
+
+::
+
+    stage   weights             gradients after the backward pass    moments
+    0       whole               whole                                whole, torch's optimizer by parameter
+    1, 2    whole (and an fp32  a slice of the flattened group       a slice of the flattened group
+            slice of each group)
+    3       a slice of each     a slice of each parameter            slices of each parameter, side by side
+
+DeepSpeed's public functions for the state of one parameter (deepspeed/utils/tensor_fragment.py) are used where they
+work; there are none for the gradients that are about to be applied, nor for state before the first step.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from deepspeed import utils
+from torch import nn
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter, apart from the number of steps
+
+
+class Partition(ABC):
+    """Access to one engine's tensors. What is collective, every process calls together and in the same order."""
+
+    shared_out = True  # does each process hold a share only?
+
+    def __init__(self, engine: Any, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._zero: Any = engine.optimizer
+        self._parameters = parameters
+
+    @abstractmethod
+    def _masters(self) -> list[torch.Tensor]:
+        """The tensors that torch's optimizer steps."""
+
+    @abstractmethod
+    def gradients(self) -> list[torch.Tensor]:
+        """What this process will apply, after the last backward pass of a step."""
+
+    @property
+    def _base(self) -> torch.optim.Optimizer:
+        return self._zero.optimizer  # type: ignore[no-any-return]
+
+    def elements(self) -> int:
+        """How many numbers this process steps, padding included."""
+        return sum(master.numel() for master in self._masters())
+
+    def steps(self) -> float:
+        """Optimizer steps that the moments have seen."""
+        return float(self._base.state[self._masters()[0]]["step"])
+
+    def begin(self, steps: float) -> None:
+        """Make moments of zero, as if ``steps`` steps had been taken."""
+        for master in self._masters():
+            self._base.state[master] = {
+                "step": torch.tensor(steps), **{key: torch.zeros_like(master.data) for key in MOMENTS},
+            }  # fmt: skip
+
+    def weight(self, name: str) -> torch.Tensor:
+        """A whole parameter in fp32 (collective)."""
+        return self._parameters[name].data
+
+    @abstractmethod
+    def moment(self, name: str, key: str) -> torch.Tensor:
+        """A whole moment of a parameter (collective)."""
+
+    @abstractmethod
+    def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
+        """Take this process's share of a whole moment."""
+
+
+class Replicated(Partition):
+    """Stage 0."""
+
+    shared_out = False
+
+    @property
+    def _base(self) -> torch.optim.Optimizer:
+        return self._zero  # type: ignore[no-any-return]
+
+    def _masters(self) -> list[torch.Tensor]:
+        return list(self._parameters.values())
+
+    def gradients(self) -> list[torch.Tensor]:
+        return [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
+
+    def moment(self, name: str, key: str) -> torch.Tensor:
+        return self._base.state[self._parameters[name]][key]  # type: ignore[no-any-return]
+
+    def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
+        self.moment(name, key).copy_(value)
+
+
+class Flat(Partition):
+    """Stages 1 and 2: each group of parameters is one long tensor, cut into equal slices."""
+
+    def _masters(self) -> list[torch.Tensor]:
+        return list(self._zero.single_partition_of_fp32_groups)
+
+    def gradients(self) -> list[torch.Tensor]:
+        if self._zero.cpu_offload:
+            self._zero._wait_for_offload_copies()
+            return [master.grad for master in self._masters() if master.grad is not None]
+        return [tensor for tensors in self._zero.averaged_gradients.values() for tensor in tensors]
+
+    def moment(self, name: str, key: str) -> torch.Tensor:
+        whole = torch.zeros_like(self._parameters[name].data)
+        for place, held in self._fragments(name, key):
+            whole.view(-1)[place].copy_(held)
+        if torch.distributed.get_world_size() > 1:
+            torch.distributed.all_reduce(whole)
+        return whole
+
+    def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
+        for place, held in self._fragments(name, key):
+            held.copy_(value.flatten()[place])
+
+    def _fragments(self, name: str, key: str) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Where this process's piece of a parameter lies in it, and the piece of its moment; nothing if it has none.
+
+        DeepSpeed's own function for this knows the moments of the first group of parameters only.
+        """
+        parameter: Any = self._parameters[name]
+        mapping = parameter._hp_mapping
+        if mapping is not None:
+            inside, held = mapping.lp_fragment_address, mapping.get_hp_fragment_address()
+            master = self._masters()[mapping.param_group_index]
+            place = slice(inside.start, inside.start + inside.numel)
+            yield place, self._base.state[master][key].narrow(0, held.start, held.numel)
+
+
+class Sharded(Partition):
+    """Stage 3: each parameter is cut into equal slices, the last one padded."""
+
+    def _masters(self) -> list[torch.Tensor]:
+        return list(self._zero.fp32_partitioned_groups_flat)
+
+    def gradients(self) -> list[torch.Tensor]:
+        if self._zero.offload_optimizer:
+            return [master.grad for master in self._masters() if master.grad is not None]
+        return [tensor for tensors in self._zero.averaged_gradients.values() for tensor in tensors]
+
+    def weight(self, name: str) -> torch.Tensor:
+        found: torch.Tensor = utils.safe_get_full_fp32_param(self._parameters[name])
+        return found
+
+    def moment(self, name: str, key: str) -> torch.Tensor:
+        found: torch.Tensor = utils.safe_get_full_optimizer_state(self._parameters[name], key)
+        return found
+
+    def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
+        # The public setter of whole values forgets the padding, and refuses a size that does not divide evenly.
+        parameter: Any = self._parameters[name]
+        size = parameter.ds_tensor.ds_numel
+        own = torch.zeros(size)
+        rest = value.flatten()[torch.distributed.get_rank() * size :][:size]
+        own[: rest.numel()] = rest
+        utils.safe_set_local_optimizer_state(parameter, own, key)
+
+
+def partition_of(engine: Any, parameters: Mapping[str, nn.Parameter]) -> Partition:
+    """The partition that DeepSpeed's ``engine`` really made. ``parameters``: every trained one, by its first name."""
+    kinds: tuple[type[Partition], ...] = (Replicated, Flat, Flat, Sharded)
+    return kinds[int(engine.zero_optimization_stage())](engine, parameters)

@@ -1,0 +1,159 @@
+"""Runs of several processes, forked from a server that has imported torch and DeepSpeed once.
+
+``python -m support.rank_server`` reads one JSON object a line, ``{"config", "world", "environ", "events"}``, runs
+``python -m lmbatch.train`` in ``world`` processes as torchrun would, and answers with their exit codes. ``RankServer``
+is the other end of it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class RankServer:
+    """Starts runs; use as a context manager."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "support.rank_server"], env=environ, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def run(self, config: Path, *, world: int, environ: dict[str, str] | None = None, **events: Any) -> list[int]:
+        """Exit codes by rank; what they wrote to standard error lies beside the config as ``rank-N.log``.
+
+        Events: ``signal`` = [rank, step, number]; ``poison`` = [rank, step, "loss" or "gradient"].
+        """
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        job = {"config": str(config), "world": world, "environ": environ or {}, "events": events}
+        self._server.stdin.write(json.dumps(job) + "\n")
+        self._server.stdin.flush()
+        codes: list[int] = json.loads(self._server.stdout.readline())
+        return codes
+
+    def __enter__(self) -> RankServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+
+
+def logs(config: Path) -> str:
+    """What the processes of the last run wrote."""
+    return "\n".join(path.read_text() for path in sorted(config.parent.glob("rank-*.log")))
+
+
+def _environment(rank: int, world: int, port: int) -> dict[str, str]:
+    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {"ACCELERATE_USE_CPU": "true", **{name: str(value) for name, value in values.items()}}
+
+
+def _after_step(step: int, action) -> None:
+    from lmbatch.train.engine import Engine
+
+    original, taken = Engine.apply, []
+
+    def apply(self, lr: float) -> None:
+        original(self, lr)
+        taken.append(lr)
+        if len(taken) == step:
+            action()
+
+    Engine.apply = apply  # type: ignore[method-assign]
+
+
+def _poison(step: int, what: str) -> None:
+    """A loss that is NaN, or a gradient that is although the loss is not, in the given step of this attempt."""
+    from lmbatch.train.engine import Engine
+
+    original, begin, begun = Engine._scaled_loss, Engine.gradients, []
+
+    def gradients(self, *arguments, **named):
+        begun.append(0)
+        return begin(self, *arguments, **named)
+
+    def scaled_loss(self, model, batch):
+        loss = original(self, model, batch)
+        if len(begun) != step:
+            return loss
+        if what == "loss":
+            self._micro_losses[-1] = self._micro_losses[-1] * math.nan
+        return loss * math.nan
+
+    Engine.gradients, Engine._scaled_loss = gradients, scaled_loss  # type: ignore[method-assign]
+
+
+def _train(job: dict[str, Any], rank: int, port: int) -> None:
+    os.environ.update(_environment(rank, job["world"], port))
+    os.environ.update(job["environ"])
+    config = Path(job["config"])
+    log = os.open(config.parent / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    faulthandler.dump_traceback_later(15, exit=True)  # a run that hangs says where
+    from lmbatch.train.__main__ import main
+    from lmbatch.train.stop import StopFlag
+
+    events = job["events"]
+    if events.get("signal", [None])[0] == rank:
+        _, step, number = events["signal"]
+        _after_step(step, lambda: os.kill(os.getpid(), number))
+    if events.get("poison", [None])[0] == rank:
+        _poison(*events["poison"][1:])
+    os._exit(main(["--config", str(config)], stop=StopFlag().install()))
+
+
+def _run(job: dict[str, Any]) -> list[int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(job["world"]):
+        child = os.fork()
+        if child == 0:
+            _train(job, rank, port)
+        children.append(child)
+    codes: dict[int, int] = {}
+    while len(codes) < len(children):
+        pid, status = os.wait()
+        codes[pid] = os.waitstatus_to_exitcode(status)
+        if codes[pid] < 0:  # as srun --kill-on-bad-exit: nobody waits for the dead
+            for other in set(children) - set(codes):
+                os.kill(other, signal.SIGKILL)
+    return [codes[child] for child in children]
+
+
+def _serve() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print
+    import deepspeed.runtime.zero.muon.original_muon
+    import deepspeed.runtime.zero.stage3  # noqa: F401
+
+    import lmbatch.infer
+    import lmbatch.train.deepspeed_launch
+    import lmbatch.train.worker
+    import lmbatch.train.zero_engine  # noqa: F401
+
+    for line in sys.stdin:
+        answers.write(json.dumps(_run(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()
