@@ -7,6 +7,7 @@ is the other end of it.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import json
 import math
@@ -35,7 +36,8 @@ class RankServer:
     def run(self, config: Path, *, world: int, environ: dict[str, str] | None = None, **events: Any) -> list[int]:
         """Exit codes by rank; what they wrote to standard error lies beside the config as ``rank-N.log``.
 
-        Events: ``signal`` = [rank, step, number]; ``poison`` = [rank, step, "loss" or "gradient"].
+        Events: ``signal`` = [rank, step, number]; ``poison`` = [rank, step, "loss" or "gradient"]; ``kill_in_save`` =
+        [rank, name of the stage]; ``full_disk`` = [rank]. Steps count from the attempt's first.
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -49,8 +51,7 @@ class RankServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.close()
+        self._server.kill()
         self._server.wait()
 
 
@@ -64,7 +65,7 @@ def _environment(rank: int, world: int, port: int) -> dict[str, str]:
     return {"ACCELERATE_USE_CPU": "true", **{name: str(value) for name, value in values.items()}}
 
 
-def _after_step(step: int, action) -> None:
+def _signal(step: int, number: int) -> None:
     from lmbatch.train.engine import Engine
 
     original, taken = Engine.apply, []
@@ -73,7 +74,7 @@ def _after_step(step: int, action) -> None:
         original(self, lr)
         taken.append(lr)
         if len(taken) == step:
-            action()
+            os.kill(os.getpid(), number)
 
     Engine.apply = apply  # type: ignore[method-assign]
 
@@ -99,6 +100,31 @@ def _poison(step: int, what: str) -> None:
     Engine.gradients, Engine._scaled_loss = gradients, scaled_loss  # type: ignore[method-assign]
 
 
+def _kill_in_save(stage: str) -> None:
+    from lmbatch.checkpoint import stages
+
+    def die(reached) -> None:
+        if reached.name == stage:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    stages.on_stage = die
+
+
+def _full_disk() -> None:
+    """The disk is full once half of the weights are written."""
+    from lmbatch.checkpoint import tensors
+
+    original, written = tensors._payload, []
+
+    def payload(*arguments):
+        written.append(0)
+        if len(written) == 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*arguments)
+
+    tensors._payload = payload
+
+
 def _train(job: dict[str, Any], rank: int, port: int) -> None:
     os.environ.update(_environment(rank, job["world"], port))
     os.environ.update(job["environ"])
@@ -106,16 +132,14 @@ def _train(job: dict[str, Any], rank: int, port: int) -> None:
     log = os.open(config.parent / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    faulthandler.dump_traceback_later(15, exit=True)  # a run that hangs says where
+    faulthandler.dump_traceback_later(120, exit=True)  # a run that hangs says where
     from lmbatch.train.__main__ import main
     from lmbatch.train.stop import StopFlag
 
-    events = job["events"]
-    if events.get("signal", [None])[0] == rank:
-        _, step, number = events["signal"]
-        _after_step(step, lambda: os.kill(os.getpid(), number))
-    if events.get("poison", [None])[0] == rank:
-        _poison(*events["poison"][1:])
+    actions = {"signal": _signal, "poison": _poison, "kill_in_save": _kill_in_save, "full_disk": _full_disk}
+    for name, (chosen, *arguments) in job["events"].items():
+        if chosen == rank:
+            actions[name](*arguments)
     os._exit(main(["--config", str(config)], stop=StopFlag().install()))
 
 

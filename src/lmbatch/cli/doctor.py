@@ -19,6 +19,7 @@ from lmbatch.store import check_publish_once, open_store
 
 _BASE = ("click", "fsspec", "numpy", "orjson", "pyarrow", "pydantic", "pyyaml", "rich", "submitit", "tokenizers")
 _TRAIN = ("torch", "transformers", "accelerate", "safetensors", "tensorboard")
+_DEEPSPEED = ("deepspeed",)
 _S3 = ("obstore",)
 _FAST = ("nanotoken", "fastokens")
 _ZH = ("jieba", "opencc", "py3langid")
@@ -51,7 +52,8 @@ def command(store: str | None, as_json: bool) -> None:
 def _packages() -> Iterator[Row]:
     yield "lmbatch", True, __version__
     yield "python", sys.version_info >= (3, 11), sys.version.split()[0]
-    for names, extra in ((_BASE, ""), (_S3, "s3"), (_FAST, "fast"), (_ZH, "zh"), (_TRAIN, "train")):
+    extras = ((_BASE, ""), (_S3, "s3"), (_FAST, "fast"), (_ZH, "zh"), (_TRAIN, "train"), (_DEEPSPEED, "deepspeed"))
+    for names, extra in extras:
         for name in names:
             version = _version(name)
             missing = (

@@ -40,3 +40,22 @@ def test_what_was_asked_for_passes(environ, launched):
 def test_anything_else_is_refused(environ, launched, message):
     with pytest.raises(LaunchError, match=message):
         check_launch(launched, environ)
+
+
+def test_deepspeed_passes_where_it_was_asked_for():
+    environ = {"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}
+    check_launch(Launched(2, "DEEPSPEED"), environ, engine="deepspeed")
+
+
+@pytest.mark.parametrize(
+    ("environ", "launched", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, Launched(2, "MULTI_CPU"), "accelerate made it MULTI_CPU"),
+        ({}, ONE, "accelerate made it NO"),
+        ({"WORLD_SIZE": "2"}, Launched(1, "DEEPSPEED"), "WORLD_SIZE asks for 2 processes"),
+        ({"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "1"}, Launched(2, "DEEPSPEED"), "FSDP, but engine.name"),
+    ],
+)
+def test_deepspeed_that_is_none_is_refused(environ, launched, message):
+    with pytest.raises(LaunchError, match=message):
+        check_launch(launched, environ, engine="deepspeed")

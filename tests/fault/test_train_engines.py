@@ -1,0 +1,212 @@
+"""Real runs of several processes under every engine: the same losses, the same samples, one kind of checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from lmbatch.config.load import merge
+from lmbatch.train.attempts import read_attempts
+from lmbatch.train.metrics import evaluation_rows, read_metrics, reproducible, training_rows
+from lmbatch.train.records import read_records
+from support.rank_server import RankServer, logs
+from support.tiny_corpus import write_corpus
+from support.tiny_run import newest_payload, saved_steps, tiny_settings, write_config
+
+pytestmark = pytest.mark.slow
+
+# Name: processes, engine. The losses of all of them are those of the first.
+SHAPES = {
+    "alone": (1, {"name": "plain"}),
+    "parallel": (2, {"name": "plain"}),
+    "zero0": (2, {"name": "deepspeed", "zero_stage": 0}),
+    "zero1": (2, {"name": "deepspeed", "zero_stage": 1}),
+    "zero2": (2, {"name": "deepspeed", "zero_stage": 2}),
+    "zero3": (2, {"name": "deepspeed", "zero_stage": 3}),
+    "zero2 offloaded": (2, {"name": "deepspeed", "zero_stage": 2, "offload_optimizer": "cpu"}),
+    "zero3 offloaded": (2, {"name": "deepspeed", "zero_stage": 3, "offload_optimizer": "cpu"}),
+    "zero2 alone": (1, {"name": "deepspeed", "zero_stage": 2}),
+    "zero3 alone": (1, {"name": "deepspeed", "zero_stage": 3}),
+}
+# Without dropout, whose seed goes by the process; sizes that two processes cannot halve evenly; clipping in most steps.
+CHANGES = {
+    "model": {"config": {"n_embd": 30, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}},
+    "optimizer": {"clip_norm": 0.5},
+    "batch": {"micro": 2},
+    "steps": 10,
+    "evaluate": {"every": 5, "batches": 3},
+    "samples": {"prompts": ["一"], "generate": {"max_new_tokens": 4, "temperature": 0}},
+}
+TOLERANCE = 5e-6
+
+
+@pytest.fixture(scope="module")
+def server():
+    with RankServer() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("tiny-store"))
+
+
+class Runner:
+    """Starts runs in a folder of their own."""
+
+    def __init__(self, server: RankServer, store: str) -> None:
+        self._server, self._store = server, store
+
+    def __call__(self, folder: Path, shape: str, *, codes=(0,), changes=None, environ=None, **events) -> Path:
+        world, engine = SHAPES[shape]
+        settings = tiny_settings(self._store, folder, **merge({**CHANGES, "engine": engine}, changes or {}))
+        config = write_config(folder / "tiny.yaml", settings)
+        found = self._server.run(config, world=world, environ=environ, **events)
+        assert set(found) == set(codes), logs(config)
+        return folder / "tiny"
+
+
+@pytest.fixture(scope="module")
+def run(server, store):
+    return Runner(server, store)
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    """The folder of an undisturbed run of a shape."""
+    done: dict[str, Path] = {}
+
+    def get(shape: str) -> Path:
+        if shape not in done:
+            done[shape] = run(tmp_path_factory.mktemp("straight"), shape)
+        return done[shape]
+
+    return get
+
+
+def at_step_5(run_dir: Path, folder: Path) -> None:
+    """A copy of a run that died without notice after step 5's checkpoint."""
+    shutil.copytree(run_dir, folder / "tiny", ignore=shutil.ignore_patterns("step-00000010", "lock"))
+    assert saved_steps(folder / "tiny") == [5]
+
+
+def assert_same_losses(run_dir: Path, straight: Path, tolerance: float) -> None:
+    rows, expected = read_metrics(run_dir), read_metrics(straight)
+    for key in ("step", "samples", "data", "lr"):
+        assert [row[key] for row in training_rows(rows)] == [row[key] for row in training_rows(expected)]
+    for kind in (training_rows, evaluation_rows):
+        losses = [row["loss"] for row in kind(expected)]
+        assert [row["loss"] for row in kind(rows)] == pytest.approx(losses, rel=0, abs=tolerance)
+    norms = [row["grad_norm"] for row in training_rows(expected)]
+    assert [row["grad_norm"] for row in training_rows(rows)] == pytest.approx(norms, rel=1e-5)
+
+
+def assert_bit_for_bit(run_dir: Path, straight: Path) -> None:
+    assert reproducible(read_metrics(run_dir)) == reproducible(read_metrics(straight))
+    assert newest_payload(run_dir) == newest_payload(straight)
+
+
+@pytest.mark.parametrize("shape", list(SHAPES)[1:])
+def test_every_engine_gives_the_losses_of_one_process(finished, shape):
+    alone, run_dir = finished("alone"), finished(shape)
+    assert max(row["grad_norm"] for row in training_rows(read_metrics(alone))) > 0.5  # it does clip
+    assert_same_losses(run_dir, alone, TOLERANCE)
+    assert [row["text"] for row in read_records(run_dir / "samples.jsonl")] == [
+        row["text"] for row in read_records(alone / "samples.jsonl")
+    ]
+    (attempt,) = read_attempts(run_dir)
+    assert attempt.world_size == SHAPES[shape][0]
+
+
+@pytest.mark.parametrize("shape", ["zero1", "zero3", "zero3 offloaded"])
+def test_the_layout_of_a_checkpoint_is_that_of_the_plain_engine(finished, shape):
+    plain, other = newest_payload(finished("alone")), newest_payload(finished(shape))
+    assert json.loads(other["optimizer.json"]) == json.loads(plain["optimizer.json"])
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        size = 8 + int.from_bytes(plain[name][:8], "little")
+        assert other[name][:size] == plain[name][:size]
+        assert len(other[name]) == len(plain[name])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("alone", "zero1"), ("alone", "zero3"), ("parallel", "zero2"), ("zero1", "alone"), ("zero1", "zero3"),
+        ("zero2", "parallel"), ("zero2", "zero3 alone"), ("zero3", "alone"), ("zero3", "zero2 alone"),
+        ("zero3", "zero1"), ("zero2 offloaded", "zero0"), ("zero0", "zero3 offloaded"),
+        ("zero3 alone", "zero2 offloaded"),
+    ],
+)  # fmt: skip
+def test_a_run_goes_on_under_another_engine_and_number_of_processes(run, finished, tmp_path, before, after):
+    at_step_5(finished(before), tmp_path)
+    run_dir = run(tmp_path, after)
+    assert_same_losses(run_dir, finished("alone"), 1e-5)
+    assert read_attempts(run_dir)[-1].resumed_from == 5
+
+
+@pytest.mark.parametrize("shape", ["zero0", "zero1", "zero2", "zero3", "zero3 offloaded"])
+def test_a_resume_in_the_same_shape_is_exact(run, finished, tmp_path, shape):
+    at_step_5(finished(shape), tmp_path)
+    assert_bit_for_bit(run(tmp_path, shape), finished(shape))
+
+
+@pytest.mark.parametrize("shape", ["zero1", "zero3"])
+def test_a_signal_to_one_process_saves_all_and_the_resume_is_exact(run, tmp_path, shape):
+    dropout = {"model": {"config": {"resid_pdrop": 0.1, "embd_pdrop": 0.1}}}
+    for name in ("straight", "stopped"):
+        (tmp_path / name).mkdir()
+    straight = run(tmp_path / "straight", shape, changes=dropout)
+    run(tmp_path / "stopped", shape, changes=dropout, codes=[75], signal=[1, 3, int(signal.SIGUSR2)])
+    assert saved_steps(tmp_path / "stopped" / "tiny") == [4]  # agreed upon with the next step
+    assert_bit_for_bit(run(tmp_path / "stopped", shape, changes=dropout), straight)
+
+
+@pytest.mark.parametrize(("shape", "what"), [("zero1", "gradient"), ("zero2", "loss"), ("zero3", "gradient")])
+def test_a_batch_that_went_wrong_on_one_process_changes_nothing(run, finished, tmp_path, shape, what):
+    at_step_5(finished(shape), tmp_path)
+    run_dir = run(tmp_path, shape, codes=[1], poison=[1, 3, what])
+    assert "step 8" in logs(tmp_path / "tiny.yaml")
+    assert "nothing was changed or saved" in logs(tmp_path / "tiny.yaml")
+    assert saved_steps(run_dir) == [5]
+    assert_bit_for_bit(run(tmp_path, shape), finished(shape))
+
+
+@pytest.mark.parametrize(("stage", "resumed"), [("MID_PAYLOAD", 5), ("AFTER_RECEIPT", 10)])
+def test_kill_9_in_the_middle_of_a_save(run, finished, tmp_path, stage, resumed):
+    at_step_5(finished("zero3"), tmp_path)
+    run(tmp_path, "zero3", codes=[-signal.SIGKILL], kill_in_save=[0, stage])
+    run_dir = run(tmp_path, "zero3")
+    assert read_attempts(run_dir)[-1].resumed_from == resumed
+    assert_bit_for_bit(run_dir, finished("zero3"))
+
+
+def test_a_save_that_fails_ends_every_process(run, finished, tmp_path):
+    at_step_5(finished("zero3"), tmp_path)
+    run(tmp_path, "zero3", codes=[1], full_disk=[0])
+    assert "No space left" in (tmp_path / "rank-0.log").read_text()
+    assert "the main process could not save" in (tmp_path / "rank-1.log").read_text()
+    assert_bit_for_bit(run(tmp_path, "zero3"), finished("zero3"))
+
+
+def test_bf16_is_that_of_the_plain_engine(run, tmp_path):
+    changes = {"precision": "bf16", "steps": 4}
+    rows = {}
+    for shape in ("alone", "zero2", "zero3"):
+        (tmp_path / shape).mkdir()
+        rows[shape] = training_rows(read_metrics(run(tmp_path / shape, shape, changes=changes)))
+    for shape in ("zero2", "zero3"):
+        assert [row["loss"] for row in rows[shape]] == pytest.approx([row["loss"] for row in rows["alone"]], abs=1e-3)
+
+
+def test_fp16_is_refused(run, tmp_path):
+    run(tmp_path, "zero2", codes=[1], changes={"precision": "fp16"})
+    assert "its loss scaler leaves out steps" in logs(tmp_path / "tiny.yaml")
+
+
+def test_a_config_that_accelerate_was_given_another_way_is_refused(run, tmp_path):
+    run(tmp_path, "parallel", codes=[1], environ={"ACCELERATE_USE_DEEPSPEED": "true"})
+    assert "engine.name is plain" in logs(tmp_path / "tiny.yaml")
