@@ -89,8 +89,8 @@ def _poison(step: int, what: str) -> None:
         begun.append(0)
         return begin(self, *arguments, **named)
 
-    def scaled_loss(self, model, batch):
-        loss = original(self, model, batch)
+    def scaled_loss(self, *arguments):
+        loss = original(self, *arguments)
         if len(begun) != step:
             return loss
         if what == "loss":

@@ -28,6 +28,7 @@ def deepspeed_accelerator(config: TrainConfig, *, precision: str, world: int) ->
     _load_without_compiling()
     values = deepspeed_config(config, world=world, precision=precision, on_gpu=on_gpu)
     accelerator = Accelerator(
+        gradient_accumulation_steps=values["gradient_accumulation_steps"],
         mixed_precision="no",  # accelerate would switch on DeepSpeed's bf16, which rounds the weights
         deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=values, zero3_init_flag=False),
         # DeepSpeed takes the CPU for a device with a library of its own, which nobody has.

@@ -21,6 +21,7 @@ from lmbatch.train import train
 from lmbatch.train.engine import Engine, batches_digest
 from lmbatch.train.metrics import evaluation_rows, read_metrics, training_rows
 from lmbatch.train.optimizer import build_optimizer
+from lmbatch.train.plain_engine import PlainEngine
 from lmbatch.train.recorder import Recorder
 from lmbatch.train.stop import StopFlag
 from support.tiny_corpus import VOCABULARY, write_corpus
@@ -48,7 +49,7 @@ def engine_of(config) -> Engine:
     for module in model.modules():  # the same numbers in training and evaluation
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return Engine(config, Accelerator(cpu=True), model, build_optimizer(model, config.optimizer))
+    return PlainEngine(config, Accelerator(cpu=True), model, build_optimizer(model, config.optimizer), None)
 
 
 ROWS = [[5, 9, 4, 0], [7, 0], [3, 8, 8, 2, 1, 0]]
