@@ -28,6 +28,11 @@ class SlurmSite(Section):
     )
     cpus: int = Field(1, ge=1, description="Cores for an element; one is what it uses.")
     memory: Bytes = Field(2 * 2**30, description="Memory for an element.")
+    max_memory: Bytes | None = Field(
+        None,
+        description="Tasks whose element ran out of memory are submitted again with twice as much, up to this; "
+        "default: four times `memory`. No more than `memory`: never.",
+    )
     batch_bytes: Bytes = Field(
         2**30, description="Small tasks share an element up to this much input, if enough elements are left to run."
     )

@@ -16,6 +16,7 @@ from lmbatch.errors import SchedulerError
 from lmbatch.launch.backend import BatchEnd, TaskBatch, TaskFailure
 from lmbatch.launch.deal import by_bytes
 from lmbatch.launch.slurm_commands import Ending, QueueRow, SlurmCommands
+from lmbatch.launch.slurm_memory import MemoryNeeds, is_out_of_memory
 from lmbatch.launch.slurm_submit import (
     Submission,
     last_words,
@@ -65,6 +66,7 @@ class SlurmBackend:
         self._queue_limit = min(site.max_submitted or limits.jobs, limits.jobs)
         self._name = ""
         self._elements: dict[str, _Element] = {}
+        self._needs = MemoryNeeds(site)
         self._throttles: dict[str, int] = {}  # by array
         self._refused: Submission | None = None
         self._retry_at = 0.0
@@ -85,12 +87,13 @@ class SlurmBackend:
         room = min(self._array_limit, self._queue_limit - len(self._elements))
         if self._refused is not None or self._free() < 1 or room < 1 or not tasks:
             return []
-        return by_bytes(tasks, self._site.batch_bytes, self._site.max_parallel)[:room]
+        return by_bytes(self._needs.alike(tasks), self._site.batch_bytes, self._site.max_parallel)[:room]
 
     def submit(self, batches: Sequence[TaskBatch]) -> None:
         """Submit them as one array. Raises SchedulerError if Slurm will never take it."""
         throttle = max(1, min(self._free(), len(batches)))
-        self._try(Submission(new_folder(self._folder), tuple(batches), throttle))
+        memory = self._needs.of(task for batch in batches for task in batch.tasks)
+        self._try(Submission(new_folder(self._folder), tuple(batches), throttle, memory))
 
     def poll(self, receipts: Collection[str]) -> list[BatchEnd]:
         """Look at the queue, if it is time to: batches whose tasks all have receipts, or whose element is gone."""
@@ -247,6 +250,10 @@ class SlurmBackend:
         reason = f"Slurm job {name}: {state}{f': {words}' if words else ''}; its log: {_log_of(element, name)}"
         if ending is not None and ending.state == "CANCELLED":  # somebody wants it to stop
             return BatchEnd(element.batch, {task: TaskFailure(reason, final=True) for task in element.batch.tasks})
+        if is_out_of_memory(ending, words):
+            more = self._needs.ran_out(element.batch.tasks, element.submission.memory)
+            log.warning("Slurm job %s ran out of memory; %s", name, more)
+            reason = f"{reason}; {more}"
         return BatchEnd(element.batch, {}, reason)
 
     def _tell_why_nothing_runs(self, rows: Sequence[QueueRow]) -> None:

@@ -35,16 +35,20 @@ _KEPT = "SLURM_CONF"
 
 @dataclass(frozen=True)
 class Submission:
-    """Batches that go to the queue together; ``throttle`` of them may run at a time."""
+    """Batches that go to the queue together; ``throttle`` of them may run at a time.
+
+    ``memory`` is asked for instead of the site's, in bytes.
+    """
 
     folder: Path
     batches: tuple[TaskBatch, ...]
     throttle: int
+    memory: int | None = None
 
     def save(self) -> None:
         """Write the index. It must stand before the job does: a driver may be killed in between."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        value = {"throttle": self.throttle, "batches": [asdict(batch) for batch in self.batches]}
+        value = {"throttle": self.throttle, "memory": self.memory, "batches": [asdict(batch) for batch in self.batches]}
         (self.folder / _INDEX).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
     @staticmethod
@@ -53,7 +57,7 @@ class Submission:
         try:
             value = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
             batches = tuple(TaskBatch(**{**item, "tasks": tuple(item["tasks"])}) for item in value["batches"])
-            return Submission(folder, batches, int(value["throttle"]))
+            return Submission(folder, batches, int(value["throttle"]), value.get("memory"))
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -79,7 +83,7 @@ def sbatch_parameters(site: SlurmSite, submission: Submission, name: str) -> dic
         "nodes": 1,
         "ntasks_per_node": 1,
         "cpus_per_task": site.cpus,
-        "mem": f"{-(-site.memory // _MIB)}M",
+        "mem": f"{-(-(submission.memory or site.memory) // _MIB)}M",
         "array_parallelism": submission.throttle,
         "wckey": None,  # submitit's default is one that a site need not have
         "setup": list(site.setup) or None,
