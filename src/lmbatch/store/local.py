@@ -16,10 +16,10 @@ from lmbatch.errors import ObjectNotFoundError, StoreError, UnsafeStoreError
 from lmbatch.store.base import ObjectInfo, Store
 from lmbatch.store.files import TEMPORARY_PREFIX, replacing, store_errors, sync, sync_folder, temporary_in
 from lmbatch.store.keys import check_key, check_range
-from lmbatch.store.stream import PIECE_BYTES
 from lmbatch.store.traffic import CountingFile, Meter
 
 log = logging.getLogger(__name__)
+_COPY_BYTES = 1 << 20
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -119,7 +119,7 @@ class LocalStore(Store):
         with store_errors("read", str(path)):
             source = path.open("rb")
         with source, store_errors("write", self.where(key)), replacing(self.local_path(key)) as file:
-            shutil.copyfileobj(source, file, PIECE_BYTES)
+            shutil.copyfileobj(source, file, _COPY_BYTES)
             self.traffic.request("put", up=file.tell())
 
     def publish(self, key: str, data: bytes) -> bool:
