@@ -84,6 +84,7 @@ reference: $(STAMP) ## Write configs/REFERENCE.md from the schema
 	@$(BIN)/lmbatch config reference > configs/REFERENCE.md
 
 bench: $(STAMP) ## Measure, and print ratios (tests/bench/README.md)
+	@$(BIN)/lmbatch corpus fetch demo --into data/raw/demo
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 lock: ## Pin what is installed in .venv (run it after a deliberate upgrade)

@@ -44,27 +44,7 @@ LONGEST_CHARACTERS = 8_000
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _LONG_LINE = 16
 _BLOCKS = frozenset(
-    [
-        "p",
-        "div",
-        "li",
-        "br",
-        "tr",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "pre",
-        "dt",
-        "dd",
-        "section",
-        "article",
-        "title",
-        "table",
-        "blockquote",
-    ]
+    {"p", "div", "li", "br", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "dt", "dd", "title", "table"}
 )
 _SILENT = frozenset(("script", "style", "nav", "head"))
 _CHINESE_PAGE = re.compile(r"zh[-_]cn|/zh/|\.zh\.html", re.IGNORECASE)

@@ -80,6 +80,26 @@ def test_an_identifier_that_utf8_cannot_hold_stays_readable(tmp_path):
         assert read_rows(stream, [0], "docs")[0].id == "a\\ud800b"
 
 
+def test_identifiers_and_their_absence_come_back(tmp_path):
+    ids = [None, "a", None, "", "文-7", *map(str, range(20)), None]
+    writer = ShardWriter(tmp_path, "s", "uint16")
+    for number, name in enumerate(ids):
+        writer.append([EOD], piece=number % 3, position=number * 7, id=name, text_bytes=0)
+    with writer.close().docs.open("rb") as stream:
+        rows = read_rows(stream, range(len(ids)), "docs")
+    assert [row.id for row in rows] == ids
+    assert [(row.piece, row.position) for row in rows] == [(number % 3, number * 7) for number in range(len(ids))]
+
+
+def test_a_written_array_may_change_afterwards(tmp_path):
+    writer = ShardWriter(tmp_path, "s", "uint16")
+    ids = np.array([1, 2, EOD], dtype=np.uint16)
+    writer.append(ids, piece=0, position=0, id=None, text_bytes=0)
+    ids[:] = 7
+    written = writer.close()
+    assert Shard.open(written.bin, written.idx).tokens.tolist() == [1, 2, EOD]
+
+
 def test_a_refused_document_leaves_no_trace(tmp_path):
     writer = ShardWriter(tmp_path, "s", "uint16")
     writer.append([1, EOD], piece=0, position=0, id="a", text_bytes=1)
