@@ -165,3 +165,19 @@ def test_a_job_that_gets_nowhere_ends_with_a_reason(new_job: NewJob) -> None:
     job.wait_over()
     assert f"job {job.id} has saved no step after 0 in 2 attempts" in job.text()
     assert [attempt.why for attempt in job.status().attempts] == ["stopped", "stopped", "failed"]
+
+
+def test_a_bad_node_is_named_and_a_new_job_keeps_away_from_it(quiet: TrainingJob, new_job: NewJob) -> None:
+    bad, good = quiet.cluster.settings.names[1], quiet.cluster.settings.names[0]
+    shrink = ("srun", "--nodes=1", f"--nodelist={bad}", "mount", "-o", "remount,size={size}", "/dev/shm")
+    assert quiet.cluster.run(*(part.format(size="1m") for part in shrink)).returncode == 0
+    try:
+        job = new_job("preflight").submit(f"--nodelist={bad}", nodes=1, preflight=True)
+        wait_until(lambda: "Submitted batch job" in job.text(), what="for another job")
+        job.id = job.text().rpartition("Submitted batch job ")[2].split()[0]
+        job.wait_over()
+    finally:
+        quiet.cluster.run(*(part.format(size="50%") for part in shrink))
+    assert f"bad node {bad}: /dev/shm: " in job.text()
+    (attempt,) = job.status().attempts
+    assert (attempt.job_id, attempt.why, attempt.host) == (job.id, "finished", good)

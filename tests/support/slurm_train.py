@@ -46,7 +46,8 @@ class TrainingJob:
         path = os.pathsep.join(filter(None, (str(HELD), os.environ.get("PYTHONPATH"))))
         found = {
             **os.environ, **self.cluster.environment, "LMBATCH_TEST_HOLD": hold, "LMBATCH_TEST_MARKS": str(self.marks),
-            "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "LMBATCH_PREFLIGHT": "no",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }  # fmt: skip
         return {key: value for key, value in found.items() if not key.startswith("SLURM_") or key == "SLURM_CONF"}
 
@@ -54,7 +55,9 @@ class TrainingJob:
         settings = tiny_settings(self.store, self.base / "runs", run={"name": self.name}, steps=STEPS, **changes)
         return write_config(self.base / f"{self.name}.yaml", settings)
 
-    def submit(self, *options: str, hold: str = "", nodes: int = 2, sets: tuple[str, ...] = ()) -> TrainingJob:
+    def submit(
+        self, *options: str, hold: str = "", nodes: int = 2, sets: tuple[str, ...] = (), preflight: bool = False
+    ) -> TrainingJob:
         """sbatch of the repository's script, with the config's path put in place of its own."""
         script = SCRIPT.read_text(encoding="utf-8")
         line = "config=configs/train/gpt2_zh.yaml"
@@ -65,7 +68,8 @@ class TrainingJob:
         done = subprocess.run(
             ["sbatch", "--parsable", f"--nodes={nodes}", "--time=30", f"--chdir={self.base}", f"--output={self.log}",
              *options, str(own), *more],
-            capture_output=True, text=True, check=False, env=self.environment(hold),
+            capture_output=True, text=True, check=False,
+            env={**self.environment(hold), "LMBATCH_PREFLIGHT": "yes" if preflight else "no"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         self.id = done.stdout.strip()

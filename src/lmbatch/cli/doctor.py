@@ -14,6 +14,7 @@ import click
 
 from lmbatch import __version__
 from lmbatch.cli.common import human_bytes, json_option, print_json, print_table
+from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import EXIT_FAILED, LmbatchError
 from lmbatch.store import check_publish_once, open_store
 
@@ -28,6 +29,8 @@ EPILOG = """\b
 Examples:
   lmbatch doctor
   lmbatch doctor --store s3://bucket/prefix --json
+  lmbatch doctor --train configs/train/gpt2_zh.yaml      what the first step of a training job looks at
+  srun -N4 lmbatch doctor --train configs/train/gpt2_zh.yaml      the same on four nodes, which must meet
 
 Exit code 0 if nothing that was checked is wrong.
 """
@@ -37,10 +40,11 @@ Row = tuple[str, bool, str]
 
 @click.command(epilog=EPILOG)
 @click.option("--store", help="Also try to write, publish once, read and delete here.")
+@click.option("--train", "config_path", help="Also check what training this config needs (YAML file).")
 @json_option
-def command(store: str | None, as_json: bool) -> None:
-    """Check packages, cores, memory and disk of this machine, and a store if one is named."""
-    rows = [*_packages(), *_machine(), *(_store(store) if store else ())]
+def command(store: str | None, config_path: str | None, as_json: bool) -> None:
+    """Check packages, cores, memory and disk of this machine, and a store or a training config if one is named."""
+    rows = [*_packages(), *_machine(), *(_store(store) if store else ()), *(_train(config_path) if config_path else ())]
     if as_json:
         print_json([{"what": what, "right": right, "found": found} for what, right, found in rows])
     else:
@@ -92,3 +96,18 @@ def _store(uri: str) -> Iterator[Row]:
         yield f"store {store.uri}", right, "publish-once, write, read, delete work"
     except LmbatchError as error:
         yield f"store {uri}", False, str(error)
+
+
+def _train(config_path: str) -> Iterator[Row]:
+    """The pre-flight check of a training job, on this node; under srun its processes must find each other as well."""
+    from lmbatch.train.preflight import look
+    from lmbatch.train.slurm import rank_environment
+
+    os.environ.update(rank_environment(os.environ))
+    report = look(load_config(TrainConfig, config_path), os.environ)
+    yield f"training on {report.node}", True, f"process {report.rank}, {report.device}"
+    for problem in report.problems:
+        name, _, complaint = problem.partition(": ")
+        yield name, False, complaint
+    if not report.problems:
+        yield "pre-flight check", True, "memory, /dev/shm, disk, store, device, arithmetic, meeting the others"

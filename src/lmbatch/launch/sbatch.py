@@ -7,6 +7,7 @@ How a job ends, and what becomes of it::
     a stop file, a SIGTERM to a process       saved, exit 75                ─▶ scontrol requeue
     a node dies                               Slurm requeues it by itself (--requeue)
     an error, or attempts without progress    exit 1 or 2: it stays ended
+    a node fails the pre-flight check         a new job is submitted that keeps away from it, exit 1
     scancel                                   saved, cancelled: it stays ended
 
 Only the batch shell asks for a requeue, and only outside of any container. Whether attempts make progress is for
@@ -33,10 +34,26 @@ if [ -z "${SLURM_GPUS_ON_NODE:-}" ]; then export ACCELERATE_USE_CPU=true; fi
 # Notice of the end (preemption, time limit) comes here: pass it on to every process, and wait until all have saved.
 notice='' step=''
 trap 'notice=", after notice"; [ -z "$step" ] || kill -USR2 "$step"' USR2
-srun --label --kill-on-bad-exit=1 "$python" -m lmbatch.train --config "$config" "$@" &
-step=$!
-wait "$step"; code=$?
-while [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
+
+# Look at every node first. A bad one is named, and a new job keeps away from it (from no more than four of them).
+if [ "${LMBATCH_PREFLIGHT:-yes}" = yes ]; then
+  srun "$python" -m lmbatch.train.preflight --config "$config" "$@"
+  if [ -z "$notice" ] && ! bad=$("$python" -m lmbatch.train.preflight --config "$config" "$@" --judge); then
+    export LMBATCH_EXCLUDED=${LMBATCH_EXCLUDED:+$LMBATCH_EXCLUDED,}$bad
+    if [ -n "$bad" ] && [ "$(tr -cd , <<<"$LMBATCH_EXCLUDED" | wc -c)" -lt 4 ]; then
+      sbatch --partition="$SLURM_JOB_PARTITION" --nodes="$SLURM_JOB_NUM_NODES" --exclude="$LMBATCH_EXCLUDED" "$0" "$@"
+    fi
+    exit 1
+  fi
+fi
+
+code=75
+if [ -z "$notice" ]; then
+  srun --label --kill-on-bad-exit=1 "$python" -m lmbatch.train --config "$config" "$@" &
+  step=$!
+  wait "$step"; code=$?
+  while [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
+fi
 
 # A process that had only begun to start when the notice came has died of it instead of saving.
 echo "job $SLURM_JOB_ID, attempt ${SLURM_RESTART_COUNT:-0}: exit code $code$notice"

@@ -13,7 +13,7 @@ from lmbatch.errors import LaunchError
 # Below 32768, where Linux begins to hand out ports of its own accord (ip_local_port_range).
 _FIRST_PORT, _PORTS = 12000, 20000
 _RESTARTS = 16  # neighbouring jobs on a node stay apart, and so do a job's attempts
-_BRACKET = re.compile(r"\[([^\],-]+)[^\]]*\]")
+_BRACKET = re.compile(r"\[([^\]]*)\]")
 
 
 def rank_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -43,13 +43,30 @@ def rank_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def first_host(nodes: str) -> str:
     """The first name of Slurm's notation for nodes: ``gpu[003-007,9],login`` → ``gpu003``."""
-    depth, end = 0, len(nodes)
-    for at, character in enumerate(nodes):
-        depth += (character == "[") - (character == "]")
-        if character == "," and depth == 0:
-            end = at
-            break
-    return _BRACKET.sub(r"\1", nodes[:end])
+    return node_names(nodes)[0]
+
+
+def node_names(nodes: str) -> list[str]:
+    """Every name of Slurm's notation for nodes, in order; numbers keep their leading zeros."""
+    parts = re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
+    return [name for part in parts for name in _expanded(part)]
+
+
+def _expanded(part: str) -> list[str]:
+    match = _BRACKET.search(part)
+    if match is None:
+        return [part]
+    before, after = part[: match.start()], _expanded(part[match.end() :])
+    return [f"{before}{number}{rest}" for number in _numbers(match[1]) for rest in after]
+
+
+def _numbers(ranges: str) -> list[str]:
+    """``003-005,9`` → 003, 004, 005, 9."""
+    found = []
+    for item in ranges.split(","):
+        first, _, last = item.partition("-")
+        found += [str(number).zfill(len(first)) for number in range(int(first), int(last or first) + 1)]
+    return found
 
 
 def rendezvous_port(environ: Mapping[str, str]) -> int:

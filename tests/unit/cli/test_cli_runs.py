@@ -120,3 +120,17 @@ def test_generate_refuses_what_cannot_work(runs: Path) -> None:
 
 def test_status_of_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert "plan.json" in str(lmbatch("status", str(tmp_path)).exception)
+
+
+def test_doctor_looks_at_what_training_needs(runs: Path, tmp_path: Path) -> None:
+    done = lmbatch("doctor", "--train", str(runs / "one" / "config.yaml"), "--json")
+    assert done.exit_code == 0, done.stdout
+    assert any(row["what"] == "pre-flight check" for row in json.loads(done.stdout))
+    text = (runs / "one" / "config.yaml").read_text(encoding="utf-8")
+    store = next(line for line in text.splitlines() if line.strip().startswith("store:"))
+    (tmp_path / "c.yaml").write_text(text.replace(store, f"  store: {tmp_path}/nowhere"), encoding="utf-8")
+    bad = lmbatch("doctor", "--train", str(tmp_path / "c.yaml"), "--json")
+    assert bad.exit_code == 1
+    (row,) = [row for row in json.loads(bad.stdout) if not row["right"]]
+    assert row["what"] == "store of the data"
+    assert "manifest.json" in row["found"]

@@ -49,16 +49,26 @@ def test_bash_and_python_agree_on_the_port(restarts: str) -> None:
     assert int(done.stdout) == rendezvous_port(environ)
 
 
-def run_with(tmp_path: Path, srun: str) -> tuple[int, str, list[str]]:
-    """Run the script with stand-ins for Slurm's two commands; its exit code, its output, and what was requeued."""
+# Names the bad nodes in the file beside it, as the judge of the pre-flight check does.
+JUDGE = 'bad=$(cat "$(dirname "$0")/../bad" 2>/dev/null); printf %s "$bad"; [ -z "$bad" ]'
+
+
+def run_with(tmp_path: Path, srun: str, **environ: str) -> tuple[int, str, list[str]]:
+    """Run the script with stand-ins for Slurm's commands; its exit code, its output, and what was asked of Slurm."""
     bin_folder, requeued = tmp_path / "bin", tmp_path / "requeued"
     bin_folder.mkdir()
-    for name, body in (("srun", srun), ("scontrol", f'echo "$@" >> {requeued}')):
+    for name, body in (
+        ("srun", srun),
+        ("scontrol", f'echo "$@" >> {requeued}'),
+        ("sbatch", f'echo "sbatch $@" >> {requeued}'),
+        ("python", JUDGE),
+    ):
         (bin_folder / name).write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
         (bin_folder / name).chmod(0o755)
     process = subprocess.Popen(
         ["bash", "-s", "--", "--set", "steps=5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={"PATH": f"{bin_folder}:/usr/bin:/bin", "SLURM_JOB_ID": "12"},
+        env={"PATH": f"{bin_folder}:/usr/bin:/bin", "SLURM_JOB_ID": "12", "LMBATCH_PREFLIGHT": "no",
+             "SLURM_JOB_PARTITION": "gpu", "SLURM_JOB_NUM_NODES": "2", **environ},
         cwd=tmp_path,
     )  # fmt: skip
     output, _ = process.communicate(script(), timeout=20)
@@ -96,3 +106,33 @@ def test_arguments_reach_training_and_cpu_is_chosen_only_without_gpus(tmp_path: 
     assert (
         "<--label><--kill-on-bad-exit=1><python><-m><lmbatch.train><--config><my config.yaml><--set><steps=5>" in output
     )
+
+
+def test_good_nodes_go_on_to_training(tmp_path: Path) -> None:
+    code, output, asked = run_with(tmp_path, 'echo "$*"', LMBATCH_PREFLIGHT="yes")
+    assert (code, asked) == (0, [])
+    first, second, _ = output.splitlines()
+    assert first == "python -m lmbatch.train.preflight --config my config.yaml --set steps=5"
+    assert "lmbatch.train --config my config.yaml --set steps=5" in second
+
+
+def test_a_bad_node_is_kept_away_from_by_a_new_job(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_text("n7")
+    code, _, asked = run_with(tmp_path, "exit 1", LMBATCH_PREFLIGHT="yes", LMBATCH_EXCLUDED="n3")
+    assert code == 1
+    assert len(asked) == 1
+    assert asked[0].startswith("sbatch --partition=gpu --nodes=2 --exclude=n3,n7 ")
+    assert asked[0].endswith("--set steps=5")
+
+
+def test_after_four_bad_nodes_no_job_follows(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_text("n7")
+    code, _, asked = run_with(tmp_path, "exit 1", LMBATCH_PREFLIGHT="yes", LMBATCH_EXCLUDED="n1,n2,n3,n4")
+    assert (code, asked) == (1, [])
+
+
+def test_notice_during_the_check_requeues_without_training(tmp_path: Path) -> None:
+    step = 'case "$*" in *preflight*) kill -USR2 $PPID; sleep 0.2 ;; *) touch trained ;; esac'
+    code, _, asked = run_with(tmp_path, step, LMBATCH_PREFLIGHT="yes")
+    assert (code, asked) == (75, ["requeue 12"])
+    assert not (tmp_path / "trained").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmbatch.errors import LaunchError
-from lmbatch.train.slurm import first_host, rank_environment, rendezvous_port
+from lmbatch.train.slurm import first_host, node_names, rank_environment, rendezvous_port
 
 SRUN = {
     "SLURM_JOB_ID": "4711", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4",
@@ -25,6 +25,12 @@ SRUN = {
 )
 def test_the_first_of_slurms_node_names(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
+
+
+def test_all_of_slurms_node_names() -> None:
+    assert node_names("gpu[008-010,3],login,r[1-2]n[1,7].x") == [
+        "gpu008", "gpu009", "gpu010", "gpu3", "login", "r1n1.x", "r1n7.x", "r2n1.x", "r2n7.x",
+    ]  # fmt: skip
 
 
 def test_a_task_of_srun_learns_its_rank_and_where_to_meet() -> None:
