@@ -149,6 +149,19 @@ def test_missing_objects_are_named(place: Place, tmp_path: Path) -> None:
 
 
 @reading
+def test_many_are_read_in_the_order_that_was_asked_for_and_missing_ones_are_none(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmbatch.store.base._READ_AHEAD", 7)
+    place.fill(OBJECTS)
+    keys = [*reversed(OBJECTS), "nope", "a", "a/nope", "a/one/below", *OBJECTS]
+    assert list(place.store.read_many(keys)) == [OBJECTS.get(key) for key in keys]
+    assert list(place.store.read_many([])) == []
+    with pytest.raises(StoreError, match="not a key"):
+        list(place.store.read_many(["a/one", "../x"]))
+
+
+@reading
 def test_a_stream_can_be_read_in_pieces_and_sought(place: Place) -> None:
     data = os.urandom(5 * MIB + 3)
     place.fill({"big": data, "lines": b"one\ntwo\nthree", "empty": b""})

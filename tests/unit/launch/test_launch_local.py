@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from lmbatch.launch import BatchEnd, LocalBackend, TaskBatch, run_preprocess
 from lmbatch.launch.backend import TaskFailure
 from lmbatch.launch.deal import batch_size, guided
 from lmbatch.launch.preprocess import sweep_spool
-from lmbatch.preprocess import Task, load_plan
-from lmbatch.store import open_store
+from lmbatch.preprocess import Task, TaskFacts, load_plan, read_facts
+from lmbatch.store import Store, open_store
 from support.drive import preprocess_here
 from support.wudao import config_for, write_files, write_tokenizer
 
@@ -92,6 +92,20 @@ def test_progress_counts_up_to_everything(base: Path) -> None:
     assert [now.tasks_done for now in seen] == sorted(now.tasks_done for now in seen)
     assert (seen[-1].tasks_done, seen[-1].bytes_done) == (seen[-1].tasks, seen[-1].bytes)
     assert seen[-1].documents == 120
+
+
+def test_the_driver_reads_each_receipt_once_however_often_it_looks(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it costs to look must not grow with what is done; `merge` reads them once more, whole."""
+    read: list[str] = []
+
+    def reading(store: Store, tasks: Iterable[str]) -> Iterator[TaskFacts]:
+        for facts in read_facts(store, tasks):
+            read.append(facts.task)
+            yield facts
+
+    monkeypatch.setattr("lmbatch.launch.preprocess.read_facts", reading)
+    result = run_preprocess(config_for(base), lambda folder: HereBackend())
+    assert len(read) == len(set(read)) == result.tasks
 
 
 def test_a_task_whose_process_dies_is_tried_again(base: Path) -> None:
