@@ -172,17 +172,18 @@ def test_a_store_that_refuses_heartbeats_does_not_hurt_the_task(base: Path, trou
 
 def test_a_store_that_hangs_keeps_no_worker_from_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmbatch.preprocess.pulse._FAREWELL_SECONDS", 0.05)
-    release, hangs = threading.Event(), threading.Event()
+    release, hangs, waited_for = threading.Event(), threading.Event(), threading.Event()
 
     def hang(number: int, phase: str, operation: str, key: str) -> None:
         hangs.set()
-        release.wait(30)
+        if not release.wait(10):
+            waited_for.set()
 
     live = LiveTask()
     live.begin("task-000000", 1)
     with Pulse(WatchedStore(LocalStore(tmp_path), hang), live, 0.01):  # type: ignore[arg-type]
         assert hangs.wait(20)
-    assert not release.is_set()
+    assert not waited_for.is_set()
     release.set()
 
 
