@@ -144,7 +144,7 @@ def test_clocks_that_are_wrong_do_no_harm(store: LocalStore, skew: float, caplog
 def test_of_two_workers_at_one_task_the_one_that_is_heard_of_counts_and_the_other_goes(store: LocalStore) -> None:
     clock = Clock()
     watch = Watch(store, 10, clock)
-    put(store, beat_of("killed", "task-000001", bytes_done=90))
+    put(store, beat_of("the killed one", "task-000001", bytes_done=90))
     watch.look(set())
     for step in range(8):
         clock.now += 10
