@@ -3,7 +3,7 @@
 ::
 
     config ─make_plan─▶ Plan ──run_task (anywhere, any number at once)──▶ shards + receipt
-                          │                                                     │
+                          │      (with de-duplication: after two more stages)   │
                           └──────────── build_manifest (receipts alone) ◀───────┘
                                               │
                         verify_store · repair_store (believe nothing but the bytes)

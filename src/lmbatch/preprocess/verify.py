@@ -83,7 +83,7 @@ def verify_store(store: Store, *, workers: int = 4, progress: Progress | None = 
                 report.bytes_read += sum(entry.size for entry in _files(receipt))
             if progress is not None:
                 progress(number, len(plan.tasks))
-    _check_stages(store, plan, receipts, report)
+    _check_stages(store, plan, receipts, report, workers)
     for entry in plan.tokenizer.files:
         for problem in _check_file(store, entry):
             report.add("tokenizer", problem)
@@ -91,9 +91,9 @@ def verify_store(store: Store, *, workers: int = 4, progress: Progress | None = 
     return report
 
 
-def _check_stages(store: Store, plan: Plan, receipts: dict[str, Receipt], report: StoreReport) -> None:
+def _check_stages(store: Store, plan: Plan, receipts: dict[str, Receipt], report: StoreReport, workers: int) -> None:
     """The stages of de-duplication, if there are any, and that the tasks stand on them."""
-    checks = list(check_units(store, plan, _check_file))
+    checks = check_units(store, plan, _check_file, workers)
     for check in checks:
         report.bytes_read += check.receipt.payload.size if check.receipt else 0
         for problem in check.problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lmbatch.corpus.duplicates import BAND, DROP, EXACT, PLACE
@@ -33,17 +34,19 @@ class UnitCheck:
     problems: list[str]
 
 
-def check_units(store: Store, plan: Plan, check_file: CheckFile) -> Iterator[UnitCheck]:
-    """Every unit of both stages; nothing without de-duplication."""
-    signs = [_check(store, plan, unit.id, parse_sign, check_file) for unit in sign_units(plan)]
-    yield from signs
+def check_units(store: Store, plan: Plan, check_file: CheckFile, workers: int) -> list[UnitCheck]:
+    """Every unit of both stages, ``workers`` at a time; nothing without de-duplication."""
+    with ThreadPoolExecutor(workers) as pool:
+        signs = list(pool.map(lambda unit: _check(store, plan, unit.id, parse_sign, check_file), sign_units(plan)))
+        compares = list(
+            pool.map(lambda unit: _check(store, plan, unit.id, parse_compare, check_file), compare_units(plan))
+        )
     signed = _digest(signs)
-    for unit in compare_units(plan):
-        check = _check(store, plan, unit.id, parse_compare, check_file)
+    for check in compares:
         receipt = check.receipt
         if isinstance(receipt, CompareReceipt) and signed is not None and receipt.signed != signed:
-            check.problems.append(f"{receipt_key(unit.id)}: compared other signatures than those that are there")
-        yield check
+            check.problems.append(f"{receipt_key(check.id)}: compared other signatures than those that are there")
+    return signs + compares
 
 
 def check_lists(checks: list[UnitCheck], receipts: dict[str, Receipt]) -> Iterator[tuple[str, str]]:
