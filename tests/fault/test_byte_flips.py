@@ -10,6 +10,7 @@ import os
 import random
 import secrets
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ from support.drive import contents, preprocess_here
 from support.wudao import config_for, record_of, write_files, write_tokenizer
 
 SEED = int(os.environ.get("LMBATCH_TEST_SEED") or secrets.randbelow(10**6))
-FLIPS = 150
-ENDINGS = ("plan.json", "manifest.json", ".bin", ".idx", ".parquet", ".jsonl", "tokenizer.json", "tokenizer_config.json")
+FLIPS = int(os.environ.get("LMBATCH_TEST_FLIPS") or 45)
+ENDINGS = ("plan.json", "manifest.json", ".bin", ".idx", ".parquet")
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def base(tmp_path: Path) -> Path:
 
 def kind_of(key: str) -> str:
     """Objects of one kind are damaged alike; each kind gets its share of the flips."""
-    return key.partition("/")[0] if "receipts/" in key else next((end for end in ENDINGS if key.endswith(end)), key)
+    return next((end for end in ENDINGS if key.endswith(end)), key.partition("/")[0])
 
 
 def found(store: Store) -> bool:
@@ -49,10 +50,8 @@ def found(store: Store) -> bool:
 
 def repair(base: Path, store: Store) -> None:
     """What `lmbatch repair` does, or for a damaged plan the same `lmbatch preprocess` again."""
-    try:
+    with suppress(PlanError):
         repair_store(store, load_plan(store), verify_store(store))
-    except PlanError:
-        pass
     preprocess_here(config_for(base))
 
 
@@ -82,6 +81,6 @@ def test_every_flip_is_found_or_means_nothing_and_is_repaired(base: Path) -> Non
             assert load_plan(store).fingerprint == plan.fingerprint, where
             store.put(key, data)
         assert contents(store) == whole, where
-        assert verify_store(store).digest == quiet.digest, where
-    assert set(keys) >= {"receipts", *ENDINGS} - {".jsonl"}
-    print(met)
+    assert verify_store(store).digest == quiet.digest, SEED
+    assert set(keys) >= {"receipts", "tokenizer", "quarantine", *ENDINGS}, SEED
+    assert sum(count for (_, seen), count in met.items() if seen) > FLIPS / 2, (SEED, met)

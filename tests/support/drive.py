@@ -16,7 +16,7 @@ from lmbatch.preprocess import Plan, Worker, make_plan, merge, open_raw, stages_
 from lmbatch.store import Manifest, Store
 from lmbatch.tokens import Encoder
 
-_VOLATILE = ("attempt", "seconds", "cpu_seconds", "peak_memory_bytes", "traffic", "input_traffic")
+_VOLATILE = ("attempt", "seconds", "cpu_seconds", "peak_memory_bytes", "traffic", "input_traffic", "seal")
 HELD = Path(__file__).resolve().parents[1] / "cluster" / "held"  # on the Python path of workers: holds each task
 _WRITES = ("put", "put_file", "publish", "delete")
 

@@ -121,16 +121,27 @@ def conservation_problems(plan: Plan, receipts: Iterable[Receipt]) -> list[str]:
     """What contradicts that every byte of every file was read exactly once and every record is accounted for."""
     problems: list[str] = []
     by_path: dict[str, list[PieceReceipt]] = {}
+    planned = {
+        task.id: [(plan.files[piece.file].path, piece.start, piece.end) for piece in task.pieces] for task in plan.tasks
+    }
     for receipt in receipts:
         if receipt.ledger.missing:
             problems.append(f"{receipt.task}: {receipt.ledger.missing} records are unaccounted for")
         if sum(shard.documents for shard in receipt.shards) != receipt.ledger.documents_out:
             problems.append(f"{receipt.task}: its shards hold another number of documents than its ledger")
+        if _ranges(receipt.pieces) != planned.get(receipt.task):
+            problems.append(f"{receipt.task}: its receipt is not of the byte ranges that were planned for it")
+        if sum(piece.records for piece in receipt.pieces) != receipt.ledger.records:
+            problems.append(f"{receipt.task}: its pieces hold another number of records than its ledger")
         for piece in receipt.pieces:
             by_path.setdefault(piece.path, []).append(piece)
     for file in plan.files:
         problems += _gaps(file, sorted(by_path.get(file.path, []), key=lambda piece: piece.start))
     return problems
+
+
+def _ranges(pieces: Iterable[PieceReceipt]) -> list[tuple[str, int, int]]:
+    return [(piece.path, piece.start, piece.end) for piece in pieces]
 
 
 def _gaps(file: PlannedFile, pieces: Sequence[PieceReceipt]) -> list[str]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,22 @@ from lmbatch.corpus import (
 from lmbatch.corpus.duplicates import dedup_libraries
 from lmbatch.errors import PlanError, TokenizerError, VocabularyError
 from lmbatch.shards import dtype_for
-from lmbatch.store import FORMAT_VERSION, PLAN_KEY, TOKENIZER_PREFIX, FileEntry, Store, TokenizerEntry, open_store
+from lmbatch.store import (
+    FORMAT_VERSION,
+    PLAN_KEY,
+    RECEIPTS_PREFIX,
+    TOKENIZER_PREFIX,
+    FileEntry,
+    Store,
+    TokenizerEntry,
+    open_store,
+)
 from lmbatch.tokens import TextTokenizer, load_tokenizer
 
+log = logging.getLogger(__name__)
+
 _PROBES_AT_ONCE = 16
+_MENDING = "run the same `lmbatch preprocess` again, which knows its plan by the receipts, or use another store"
 
 
 class PlannedFile(Section):
@@ -181,16 +195,36 @@ def _partitions(config: PreprocessConfig, input_bytes: int) -> int | None:
 def store_plan(store: Store, plan: Plan, tokenizer: TextTokenizer) -> Plan:
     """Publish the plan, and keep the tokenizer beside it: from here on the store is all that a worker needs.
 
-    Returns it with the number of partitions that the stored one has. Raises PlanError if the store holds another plan.
+    Returns it with the number of partitions that the stored one has. Raises PlanError if the store holds another plan,
+    or a damaged one that no receipt tells to be this one.
     """
-    if not store.publish(PLAN_KEY, plan.model_dump_json(indent=1).encode() + b"\n"):
-        stored = load_plan(store)
+    data = plan.model_dump_json(indent=1).encode() + b"\n"
+    if not store.publish(PLAN_KEY, data):
+        stored = _stored_or_mended(store, plan, data)
         if stored.fingerprint != plan.fingerprint:
             raise _other_plan(store, stored, plan)
         plan = plan.model_copy(update={"partitions": stored.partitions})
     for name, data in tokenizer.files().items():
         store.put(TOKENIZER_PREFIX + name, data)
     return plan
+
+
+def _stored_or_mended(store: Store, plan: Plan, data: bytes) -> Plan:
+    """The stored plan; where it is damaged and the receipts are of ``plan``, that one, which takes its place."""
+    try:
+        return load_plan(store)
+    except PlanError as error:
+        if plan.fingerprint not in _plans_of_receipts(store):
+            raise
+        log.warning("%s: written anew, as the receipts are of this very plan", error.message)
+        store.put(PLAN_KEY, data)
+        return plan
+
+
+def _plans_of_receipts(store: Store) -> Iterator[str]:
+    for info in store.list(RECEIPTS_PREFIX):
+        with suppress(ValueError, TypeError, KeyError):  # damaged as well; another one will tell
+            yield json.loads(store.read(info.key))["plan"]
 
 
 def _other_plan(store: Store, stored: Plan, plan: Plan) -> PlanError:
@@ -243,12 +277,12 @@ def load_plan(store: Store) -> Plan:
         first = error.errors(include_url=False)[0]
         raise PlanError(
             f"{where}: not a plan that this version can read: {first['loc']}: {first['msg']}",
-            remedy="use the lmbatch that wrote it; if it is damaged, use another store",
+            remedy=f"use the lmbatch that wrote it; if it is damaged, {_MENDING}",
         ) from None
     if fingerprint(plan) != plan.fingerprint:
         raise PlanError(
             f"{where}: its content does not give its fingerprint",
-            remedy="the file was changed or damaged: use another store",
+            remedy=f"the file was changed or damaged: {_MENDING}",
         )
     return plan
 

@@ -90,7 +90,7 @@ def _attempt(
             traffic=store.traffic.take() + Traffic(put=1),  # its own publishing, whose bytes nobody can know yet
             input_traffic=raw.traffic.take(),
             duplicates=lists.digest if lists else None,
-        )
+        ).sealed()
     store.publish(receipt_key(task.id), to_json(receipt))
     store.traffic.take()
     return receipt

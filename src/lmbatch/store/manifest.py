@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+import orjson
 from pydantic import Field, ValidationError
 
 from lmbatch.config.base import Section, added, operational
@@ -150,7 +151,8 @@ class Receipt(Section):
     """A task's proof of work: done means these bytes.
 
     ``traffic`` is what its process has sent to and fetched from the store since its receipt before this one (the first
-    one counts the start too), ``input_traffic`` the same of the input's store.
+    one counts the start too), ``input_traffic`` the same of the input's store. ``seal`` is the sha256 of all the rest,
+    so that a receipt which was damaged is told from one whose payload was (None in older receipts).
     """
 
     format_version: int = FORMAT_VERSION
@@ -170,6 +172,11 @@ class Receipt(Section):
     traffic: Traffic | None = None
     input_traffic: Traffic | None = None
     duplicates: str | None = None  # digest of the lists of duplicates that were left out
+    seal: str | None = None
+
+    def sealed(self) -> Receipt:
+        """The same receipt with its seal filled in."""
+        return self.model_copy(update={"seal": _seal_of(orjson.loads(self.model_dump_json()))})
 
 
 class TokenizerEntry(Section):
@@ -226,8 +233,20 @@ def to_json(document: Section) -> bytes:
 
 
 def parse_receipt(data: bytes, where: str) -> Receipt:
-    """Raises StoreError for bytes that are no receipt, or one of a newer version."""
-    return parse_stored(Receipt, data, where)
+    """Raises StoreError for bytes that are no receipt, one of a newer version, or one whose seal is wrong."""
+    receipt = parse_stored(Receipt, data, where)
+    if receipt.seal is not None and receipt.seal != _seal_of(orjson.loads(data)):
+        raise StoreError(
+            f"{where}: its content does not give its seal",
+            remedy="the file was changed or damaged: run `lmbatch repair` on the store",
+        )
+    return receipt
+
+
+def _seal_of(value: dict[str, Any]) -> str:
+    """Of the JSON object as it is written, not of this version's idea of it: a later version may know more fields."""
+    rest = {key: item for key, item in value.items() if key != "seal"}
+    return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

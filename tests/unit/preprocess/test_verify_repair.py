@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from lmbatch.errors import PlanError
 from lmbatch.preprocess import StoreReport, load_plan, receipt_key, repair_store, verify_store
 from lmbatch.store import Store, open_store
 from support.drive import contents, preprocess_here
@@ -100,6 +102,49 @@ def test_repair_leaves_good_tasks_alone(base: Path, store: Store) -> None:
 def test_repairing_what_is_right_withdraws_nothing(store: Store) -> None:
     assert repair_store(store, load_plan(store), verify_store(store)).tasks == ()
     assert verify_store(store).right
+
+
+def test_a_receipt_that_still_adds_up_is_found_by_its_seal(base: Path, store: Store) -> None:
+    """A reason of another name changes no sum; without the seal it would only be known that something is wrong."""
+    whole = contents(store)
+    key = next(info.key for info in store.list("receipts/") if b"missing_text" in store.read(info.key))
+    store.put(key, store.read(key).replace(b"missing_text", b"missing_test"))
+    report = verify_store(store)
+    assert "does not give its seal" in report.problems[Path(key).stem][0]
+    repair(base, store, report)
+    assert contents(store) == whole
+
+
+@pytest.mark.parametrize(("field", "value"), [("path", "other.json"), ("start", 1), ("end", 10**9), ("records", 10**6)])
+def test_a_receipt_of_other_ranges_than_planned_is_found(store: Store, field: str, value: object) -> None:
+    last = list(store.list("receipts/"))[-1].key
+    receipt = json.loads(store.read(last))
+    receipt["pieces"][-1][field] = value
+    del receipt["seal"]  # as older versions wrote it
+    store.put(last, json.dumps(receipt).encode())
+    problems = str(verify_store(store).problems)
+    assert ("that were planned" if field != "records" else "number of records") in problems
+
+
+def test_a_damaged_plan_is_written_anew_where_receipts_are_of_it(base: Path, store: Store) -> None:
+    whole = contents(store)
+    plan = store.read("plan.json")
+    store.put("plan.json", plan[:100])
+    with pytest.raises(PlanError, match="same `lmbatch preprocess` again"):
+        load_plan(store)
+    with pytest.raises(PlanError, match="plan.json"):  # another job may not take its place
+        preprocess_here(config_for(base, split={"salt": "other"}))
+    preprocess_here(config_for(base))
+    assert store.read("plan.json") == plan
+    assert contents(store) == whole
+
+
+def test_a_damaged_plan_of_no_known_job_stays_refused(base: Path, store: Store) -> None:
+    flip(store, "plan.json", 0.0)
+    for info in list(store.list("receipts/")):
+        store.delete(info.key)
+    with pytest.raises(PlanError, match="not a plan"):
+        preprocess_here(config_for(base))
 
 
 def repair(base: Path, store: Store, report: StoreReport) -> None:
