@@ -22,7 +22,7 @@ from pathlib import Path
 from lmbatch.errors import LmbatchError
 from lmbatch.launch.estimate.fit import Room, warnings_of
 from lmbatch.launch.estimate.forecast import Basis, forecast
-from lmbatch.launch.estimate.probe import PROBE_BYTES, PROBE_SECONDS, ProbeError, run_probe
+from lmbatch.launch.estimate.probe import PROBE_BYTES, PROBE_SECONDS, RANGES, ProbeError, run_probe
 from lmbatch.launch.estimate.rates import rates_of
 from lmbatch.launch.place import Place
 from lmbatch.launch.slurm_commands import SlurmCommands
@@ -52,11 +52,12 @@ def estimate_by_probe(
     *,
     driver_seconds: float,
     total_bytes: int = PROBE_BYTES,
+    count: int = RANGES,
     seconds: float = PROBE_SECONDS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Estimate:
     """Probe the input and say what the plan will cost. Writes nothing but a temporary folder. Raises ProbeError."""
-    found = run_probe(plan, tokenizer, total_bytes=total_bytes, seconds=seconds, on_progress=on_progress)
+    found = run_probe(plan, tokenizer, total_bytes=total_bytes, count=count, seconds=seconds, on_progress=on_progress)
     startup = found.startup_seconds * _LAUNCHER_STARTS
     return _estimate(plan, place, store, found.receipts, found.first, startup, driver_seconds, "probe")
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 # From this much input on a run takes so long that a probe before it is not felt; below, its first receipts will do.
 PROBE_FROM_BYTES = 256 * 2**20
-_QUICK_BYTES = 2 * 2**20
+_QUICK_BYTES, _QUICK_RANGES = 4 * 2**20, 4
 _QUICK_SECONDS = 2.0
 _RECEIPTS = 8  # at most; a third of the tasks where there are few
 
@@ -99,6 +99,7 @@ class Keeper:
             self._store,
             driver_seconds=time.monotonic() - self._started,
             total_bytes=_QUICK_BYTES,
+            count=_QUICK_RANGES,
             seconds=_QUICK_SECONDS,
         )
 

@@ -20,9 +20,11 @@ from lmbatch.store import Receipt, parse_receipt
 from lmbatch.tokens import TextTokenizer
 
 RANGES = 8
-PROBE_BYTES = 4 * 2**20
+PROBE_BYTES = 8 * 2**20
 PROBE_SECONDS = 10.0
-_FIRST_PART = 8  # the beginning of a range that is measured by itself is this part of it
+# The beginning of a range that is measured by itself is this part of it: large enough that the encoder compares as
+# much of it with Hugging Face as it does of a whole task.
+_FIRST_PART = 4
 
 
 class ProbeError(LmbatchError):
@@ -43,15 +45,16 @@ def run_probe(
     tokenizer: TextTokenizer,
     *,
     total_bytes: int = PROBE_BYTES,
+    count: int = RANGES,
     seconds: float = PROBE_SECONDS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measured:
-    """Do the real work on a few ranges of the input, in a process of its own and a temporary folder.
+    """Do the real work on ``count`` ranges of the input, in a process of its own and a temporary folder.
 
     Nothing is written to the store. ``on_progress`` is called with ranges done and all. Raises ProbeError with what
     the process said.
     """
-    ranges = choose_ranges(plan, RANGES, max(1, total_bytes // RANGES))
+    ranges = choose_ranges(plan, count, max(1, total_bytes // count))
     small = shortened(plan, ranges[0], max(1, ranges[0].bytes // _FIRST_PART))
     receipts: list[Receipt] = []
     begun, ready = time.monotonic(), 0.0
