@@ -271,3 +271,8 @@ def test_excerpts_show_the_first_change(common: str, one: str, other: str) -> No
 def test_draws_depend_on_the_place_alone() -> None:
     assert draw_of("a.json", 1) == draw_of("a.json", 1)
     assert len({draw_of(path, position) for path in "ab" for position in range(1000)}) == 2000
+
+
+def test_the_field_of_sources_must_be_read(base: Path) -> None:
+    with pytest.raises(ValueError, match=r"'author' must be one of corpus\.metadata_fields"):
+        config_for(base, report={"source_field": "author"})

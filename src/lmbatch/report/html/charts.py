@@ -30,14 +30,14 @@ def stacked(parts: Sequence[tuple[str, float]], label: str) -> Html:
     return element("svg", *pieces, **_stretched(1000, 8), class_="stacked", role="img", aria_label=label)
 
 
-def histogram(bins: Histogram, unit: str, label: str, counted: str = "documents") -> Html:
-    """Bars over bins (four to a doubling) of so many ``unit``, each telling how many are ``counted`` in it."""
+def histogram(bins: Histogram, unit: str, label: str) -> Html:
+    """Bars over the bins of a histogram of lengths (four to a doubling), with an axis that is named below."""
     lowers = _bins_between(min(bins), max(bins))
     top = max(bins.values())
     rects = []
     for column, lower in enumerate(lowers):
         height = _HEIGHT * bins.get(lower, 0) / top
-        title = element("title", f"{_range(lower)} {unit}: {count(bins.get(lower, 0))} {counted}")
+        title = element("title", f"{span(lower)} {unit}: {count(bins.get(lower, 0))} documents")
         shown = max(height, 0.6 if lower in bins else 0)
         place = {"x": f"{column + 0.06:.2f}", "y": f"{_HEIGHT - shown:.2f}", "width": 0.88, "height": f"{shown:.2f}"}
         rects.append(element("rect", title, **place))
@@ -70,6 +70,7 @@ def _axis(lowers: Sequence[int]) -> Html:
     return element("div", join(ticks), class_="axis", aria_hidden="true")
 
 
-def _range(lower: int) -> str:
+def span(lower: int) -> str:
+    """The lengths of a bin in words."""
     last = upper_end(lower) - 1
     return count(lower) if last == lower else f"{count(lower)} to {count(last)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lmbatch.preprocess.dedup import ClusterEntry, Origin
 from lmbatch.preprocess.profile import lower_end
 from lmbatch.report.corpus import CorpusReport, DuplicateClusters
-from lmbatch.report.html.charts import histogram
+from lmbatch.report.html.charts import bar, span
 from lmbatch.report.html.elements import Html, element, join, section, table
 from lmbatch.report.html.figures import count
 
@@ -29,14 +29,15 @@ def _clusters(found: DuplicateClusters, dropped: int) -> Html:
     bins: dict[int, int] = {}
     for size, number in found.sizes.items():
         bins[lower_end(size)] = bins.get(lower_end(size), 0) + number
-    label = f"clusters by the number of their documents, the largest has {count(max(found.sizes))}"
-    figure = element("figure", element("figcaption", label), histogram(bins, "documents", label, "clusters"))
+    most = max(bins.values())
+    sizes = [(span(lower), count(number), bar(number, most, "dropped")) for lower, number in sorted(bins.items())]
+    by_size = table("Clusters by size", ("documents in a cluster", "clusters", ""), sizes, numbers=(1,), bars=(2,))
     headings = ("kept", "documents", "some of those dropped")
     rows = [_row(entry) for entry in found.largest]
-    largest = [element("h3", "The largest"), table(f"Largest clusters, {found.reason}", headings, rows, numbers=(1,))]
+    largest = table(f"Largest clusters, {found.reason}", headings, rows, numbers=(1,))
     note = "A document that shares several buckets of signatures is counted in each of them."
     near = element("p", note, class_="soft") if found.reason == "near_duplicate" else ""
-    return join([heading, figure, near, *largest])
+    return join([heading, by_size, near, element("h3", "The largest of them"), largest])
 
 
 def _row(entry: ClusterEntry) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from lmbatch.report.html.elements import Html, element, join, section, table
 from lmbatch.report.html.figures import count, share, size
 
 _MOST_ROWS = 25
-_HEADINGS = ("", "documents", "tokens", "of all", "", "text", "bytes per token", "dropped", "quarantined")
+_HEADINGS = ("", "documents", "tokens", "of all", "", "text", "bytes/token", "dropped", "quarantined")
 _NUMBERS = (1, 2, 3, 5, 6, 7, 8)
 
 

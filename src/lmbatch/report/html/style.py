@@ -38,15 +38,16 @@ dl.tiles dt { color: var(--soft); font-size: .85rem; }
 dl.tiles dd { margin: 0; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 dl.tiles dd small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: 100%; font-size: .95rem; font-variant-numeric: tabular-nums; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 thead:not(:has(th:not(:empty))) { display: none; }
 th, td { text-align: left; padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: min(13rem, 32vw); }
+th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--soft); font-size: .85rem; font-weight: 600; vertical-align: bottom; }
 .number { text-align: right; white-space: nowrap; }
 tr.sum th, tr.sum td { border-top: 2px solid var(--ink); font-weight: 700; }
-td.bars { width: 24%; min-width: 5rem; }
+td.bars { width: 22%; min-width: 4rem; }
 svg { display: block; width: 100%; }
 .bar { height: .55rem; margin-top: .55rem; } .stacked { height: 1.4rem; border-radius: 5px; margin: .2rem 0 .9rem; }
 .key { display: inline-block; width: .75rem; height: .75rem; border-radius: 3px; margin-right: .45rem; }

@@ -50,8 +50,8 @@ def settings_section(report: CorpusReport) -> Html:
         ("tokenizer", join([f"{count(tokenizer.size)} entries, ", element("code", tokenizer.fingerprint)])),
         ("end of a document", element("code", f"{tokenizer.eod_token} (id {tokenizer.eod_id})")),
         ("stored as", report.plan.dtype),
-        ("validation", f"{config.split.validation_fraction:.2%} of documents, by a hash of each"),
-        ("libraries that cleaning depends on", libraries or "none"),
+        ("validation", f"{100 * config.split.validation_fraction:g} % of documents, by a hash of each"),
+        ("versions that the text depends on", libraries or "none"),
     ]
     return section(
         "settings",
