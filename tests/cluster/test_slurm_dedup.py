@@ -20,7 +20,7 @@ def test_three_stages_of_arrays(site: Site, tmp_path: Path) -> None:
     base = tmp_path / "dedup"
     kinds = write_duplicates(base / "raw", 20)
     write_tokenizer(base / "tok")
-    settings: dict[str, Any] = {"dedup": {"near": {}, "partition_bytes": 20_000}, "tasks": {"bytes": 15_000}}
+    settings: dict[str, Any] = {"dedup": {"near": {}, "partition_bytes": 20_000}, "tasks": {"bytes": 20_000}}
     preprocess_here(dedup_config(base, store=str(base / "quiet"), **settings))
     config = dedup_config(base, store=str(base / "store"), jobs=str(site.jobs), **settings).model_dump(mode="json")
     (base / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
