@@ -109,6 +109,15 @@ def test_a_killed_driver_leaves_jobs_that_the_next_one_goes_on_with(site: Site) 
     assert max(Counter(task for tasks in submitted(site) for task in tasks).values()) == 1
 
 
+def test_two_drivers_at_once_do_no_harm(site: Site) -> None:
+    """Both may submit a task, as neither knows of the other; it is done twice at the most, and counts once."""
+    drivers = [site.start() for _ in range(2)]
+    for driver in drivers:
+        site.finish(driver)
+    site.assert_same_bytes()
+    assert max(Counter(task for tasks in submitted(site) for task in tasks).values()) <= 2
+
+
 def test_ctrl_c_takes_the_jobs_out_of_the_queue(site: Site) -> None:
     driver = site.start(held=True)
     wait_until(lambda: bool(site.waiting()))

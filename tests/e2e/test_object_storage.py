@@ -95,6 +95,18 @@ def test_kills_at_publish_boundaries(base: Path, s3_uri: str, number: int, phase
     assert contents(store) == contents(open_store(whole_config.store))
 
 
+def test_two_drivers_at_once_do_no_harm(base: Path, s3_uri: str) -> None:
+    quiet = preprocess_here(config_for(base, store=str(base / "local")))
+    config = str(write_config(base, s3_uri))
+    command = [sys.executable, "-m", "lmbatch", "preprocess", "--config", config, "--workers", "1"]
+    drivers = [subprocess.Popen(command, cwd=base, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [driver.communicate(timeout=240)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0]
+    last = f"manifest: {s3_uri}/manifest.json digest: {quiet.digest}"
+    assert [text.splitlines()[-1] for text in said] == [last, last]
+    assert contents(open_store(s3_uri)) == contents(open_store(str(base / "local")))
+
+
 def test_wrong_credentials_are_one_clear_message(base: Path, s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "this-is-not-the-secret")
     done = lmbatch("preprocess", "--config", str(write_config(base, s3_uri)), cwd=base)
