@@ -136,6 +136,18 @@ def test_ctrl_c_ends_the_driver_and_its_workers(base: Path, started: list[subpro
     wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
 
 
+def test_input_that_was_moved_is_read_where_it_lies_now(base: Path) -> None:
+    store = open_store(str(base / "store"))
+    preprocess_here(config_for(base))
+    whole = contents(store)
+    store.delete("manifest.json")
+    store.delete(next(iter(store.list("receipts/"))).key)
+    (base / "raw").rename(base / "moved")
+    again = run(base, str(base / "store"), "--raw", str(base / "moved"))
+    assert again.returncode == 0, again.stderr
+    assert contents(store) == whole
+
+
 def test_two_drivers_at_once_do_no_harm(base: Path, started: list[subprocess.Popen[bytes]]) -> None:
     store = str(base / "store")
     processes = [subprocess.Popen(command(base, store), cwd=base, stdout=subprocess.PIPE, text=True) for _ in range(2)]

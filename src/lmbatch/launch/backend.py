@@ -44,7 +44,8 @@ class TaskBatch:
     """Some tasks for one process, one after the other. Names and places only, so that it travels as plain values.
 
     ``engine`` is what encodes, ``heartbeat_seconds`` how often the worker says how far it is; without them, what the
-    stored plan says, which the first run wrote. ``patience`` is for how long a silent store is asked again.
+    stored plan says, which the first run wrote. ``patience`` is for how long a silent store is asked again, ``raw``
+    where the input lies now, should it have been moved since then.
     """
 
     store: str
@@ -54,6 +55,7 @@ class TaskBatch:
     engine: str | None = None
     heartbeat_seconds: float | None = None
     patience: float = 0.0
+    raw: str | None = None
 
     def __call__(self) -> dict[str, TaskFailure]:
         """Do the tasks; a failed one does not keep the others from being done. Returns the failures."""
@@ -74,7 +76,7 @@ class TaskBatch:
 
         store = open_store(self.store, patience=self.patience)
         plan = load_plan(store)
-        raw = open_raw(plan, self.patience)
+        raw = open_store(self.raw, patience=self.patience) if self.raw else open_raw(plan, self.patience)
         failures: dict[str, TaskFailure] = {}
         every = plan.config.heartbeat_seconds if self.heartbeat_seconds is None else self.heartbeat_seconds
         live = LiveTask()

@@ -186,7 +186,7 @@ class _Run:
         task_ids = tuple(task.id for task in group)
         config = self.plan.config
         return TaskBatch(self.store.uri, task_ids, str(self.spool), sum(map(input_bytes, group)),
-                         config.tokenizer.engine, config.heartbeat_seconds, config.patience)  # fmt: skip
+                         config.tokenizer.engine, config.heartbeat_seconds, config.patience, self.plan.raw)  # fmt: skip
 
     def _look_at_running(self) -> bool:
         """Pick up receipts of batches at work: each does its tasks in order, so only its next one need be asked for."""
