@@ -8,6 +8,7 @@ from lmbatch.config import EngineConfig, TrainConfig
 from lmbatch.loader.batches import check_batch
 
 _NEVER = 10**12
+_SMALL = 500  # DeepSpeed's own ratio of a bucket to a parameter that is too small to be shared out (stage 3)
 
 
 def deepspeed_config(config: TrainConfig, *, world: int, precision: str, on_gpu: bool) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def _zero(engine: EngineConfig, *, on_gpu: bool) -> dict[str, Any]:
     result["reduce_bucket_size"] = engine.bucket_elements
     if engine.zero_stage == 3:
         result["stage3_prefetch_bucket_size"] = engine.bucket_elements
+        result["stage3_param_persistence_threshold"] = engine.bucket_elements // _SMALL
     else:
         result["allgather_bucket_size"] = 2 * engine.bucket_elements
     if engine.offload_optimizer == "cpu":

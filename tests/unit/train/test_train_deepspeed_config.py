@@ -53,7 +53,9 @@ def config(**engine) -> TrainConfig:
             True,
             {
                 "stage": 3, "overlap_comm": False, "reduce_bucket_size": 50_000_000,
-                "stage3_prefetch_bucket_size": 50_000_000, "offload_optimizer": {"device": "cpu", "pin_memory": True},
+                "stage3_prefetch_bucket_size": 50_000_000,
+                "stage3_param_persistence_threshold": 100_000,
+                "offload_optimizer": {"device": "cpu", "pin_memory": True},
             },
         ),
     ],
