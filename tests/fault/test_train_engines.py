@@ -19,8 +19,8 @@ from support.tiny_run import newest_payload, saved_steps, tiny_settings, write_c
 
 pytestmark = pytest.mark.slow
 
-# Else everything in a tiny model is too small to be shared out.
-SMALL = {"bucket_elements": 5000}
+# Else everything in a tiny model is too small to be shared out, or to be let go again.
+SMALL = {"bucket_elements": 1000}
 # Name: processes, engine. The losses of all of them are those of the first.
 SHAPES = {
     "alone": (1, {"name": "plain"}),

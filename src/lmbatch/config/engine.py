@@ -27,7 +27,7 @@ class EngineConfig(Section):
         True, description="Reduce gradients while the backward pass goes on (GPUs, stages 1 to 3)."
     )
     bucket_elements: int = Field(
-        50_000_000, gt=0, description="Gradients that are reduced at once, and weights that are fetched ahead."
+        50_000_000, gt=0, description="Gradients that are reduced at once (deepspeed); sizes of stage 3 follow from it."
     )
 
     @model_validator(mode="after")

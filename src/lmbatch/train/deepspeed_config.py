@@ -8,7 +8,9 @@ from lmbatch.config import EngineConfig, TrainConfig
 from lmbatch.loader.batches import check_batch
 
 _NEVER = 10**12
-_SMALL = 500  # DeepSpeed's own ratio of a bucket to a parameter that is too small to be shared out (stage 3)
+# Stage 3 in DeepSpeed's own ratios to its buckets: weights that stay whole everywhere are at most a 500th of one, and
+# of those that were put together for a pass, 20 are kept.
+_SMALL, _KEPT = 500, 20
 
 
 def deepspeed_config(config: TrainConfig, *, world: int, precision: str, on_gpu: bool) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def _zero(engine: EngineConfig, *, on_gpu: bool) -> dict[str, Any]:
     if engine.zero_stage == 3:
         result["stage3_prefetch_bucket_size"] = engine.bucket_elements
         result["stage3_param_persistence_threshold"] = engine.bucket_elements // _SMALL
+        result["stage3_max_live_parameters"] = _KEPT * engine.bucket_elements
+        result["stage3_max_reuse_distance"] = _KEPT * engine.bucket_elements
     else:
         result["allgather_bucket_size"] = 2 * engine.bucket_elements
     if engine.offload_optimizer == "cpu":

@@ -54,7 +54,8 @@ def config(**engine) -> TrainConfig:
             {
                 "stage": 3, "overlap_comm": False, "reduce_bucket_size": 50_000_000,
                 "stage3_prefetch_bucket_size": 50_000_000,
-                "stage3_param_persistence_threshold": 100_000,
+                "stage3_param_persistence_threshold": 100_000, "stage3_max_live_parameters": 1_000_000_000,
+                "stage3_max_reuse_distance": 1_000_000_000,
                 "offload_optimizer": {"device": "cpu", "pin_memory": True},
             },
         ),
