@@ -150,6 +150,10 @@ class NonFiniteLossError(LmbatchError):
     """The loss or the gradient became NaN or infinite."""
 
 
+class LossSpikeError(LmbatchError):
+    """The loss or the gradient norm jumped far above that of the steps before."""
+
+
 class LaunchError(LmbatchError):
     """The processes that were started are not the ones that were asked for."""
 

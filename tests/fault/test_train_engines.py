@@ -178,6 +178,45 @@ def test_a_batch_that_went_wrong_on_one_process_changes_nothing(run, finished, t
     assert_bit_for_bit(run(tmp_path, shape), finished(shape))
 
 
+GUARDS = {"guards": {"nonfinite": "skip", "spike_factor": 2, "spike_window": 3, "on_spike": "skip"}}
+SPOILT = {"1": "gradient", "3": "embedding", "5": "gradient", "7": "spike", "9": "embedding"}
+
+
+@pytest.fixture(scope="module")
+def guarded(run, tmp_path_factory):
+    """A run of one process that leaves out the spoilt steps."""
+    return run(tmp_path_factory.mktemp("guarded"), "alone", changes=GUARDS, spoil=[0, SPOILT])
+
+
+@pytest.mark.parametrize("shape", list(SHAPES)[1:8])
+def test_updates_are_left_out_alike_under_every_engine_and_after_a_resume(run, guarded, tmp_path, shape):
+    for name in ("straight", "resumed"):
+        (tmp_path / name).mkdir()
+    spoil = [SHAPES[shape][0] - 1, SPOILT]  # one process has the bad batch, all leave the update out
+    straight = run(tmp_path / "straight", shape, changes=GUARDS, spoil=spoil)
+    rows, expected = training_rows(read_metrics(straight)), training_rows(read_metrics(guarded))
+    assert [row["step"] for row in rows if row["skipped"]] == [int(step) for step in SPOILT]
+    assert "of these suspect: [20, 21]" in logs(tmp_path / "straight" / "tiny.yaml")  # the other process's, by the main
+    for row, other in zip(rows, expected, strict=True):
+        if not row["skipped"]:
+            assert row["loss"] == pytest.approx(other["loss"], rel=0, abs=TOLERANCE)
+            assert row["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
+    shutil.copytree(straight, tmp_path / "resumed" / "tiny", ignore=shutil.ignore_patterns("step-00000010", "lock"))
+    assert saved_steps(tmp_path / "resumed" / "tiny") == [6]
+    assert_bit_for_bit(run(tmp_path / "resumed", shape, changes=GUARDS, spoil=spoil), straight)
+
+
+@pytest.mark.parametrize("shape", ["zero0", "zero2", "zero3"])
+def test_a_run_whose_first_update_is_left_out_can_be_saved_and_resumed(run, finished, tmp_path, shape):
+    changes = {**GUARDS, "steps": 1, "schedule": {"name": "constant", "warmup_steps": 0}}
+    run_dir = run(tmp_path, shape, changes=changes, spoil=[1, {"1": "gradient"}])
+    assert saved_steps(run_dir) == [1]
+    longer = {**changes, "steps": 3, "run": {"accept_changes": True}}
+    rows = training_rows(read_metrics(run(tmp_path, shape, changes=longer)))
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows[0]["skipped"] is not None
+
+
 @pytest.mark.parametrize(("stage", "resumed"), [("MID_PAYLOAD", 5), ("AFTER_RECEIPT", 10)])
 def test_kill_9_in_the_middle_of_a_save(run, finished, tmp_path, stage, resumed):
     at_step_5(finished("zero3"), tmp_path)

@@ -36,8 +36,9 @@ class RankServer:
     def run(self, config: Path, *, world: int, environ: dict[str, str] | None = None, **events: Any) -> list[int]:
         """Exit codes by rank; what they wrote to standard error lies beside the config as ``rank-N.log``.
 
-        Events: ``signal`` = [rank, step, number]; ``poison`` = [rank, step, "loss" or "gradient"]; ``kill_in_save`` =
-        [rank, name of the stage]; ``full_disk`` = [rank]. Steps count from the attempt's first.
+        Events: ``signal`` = [rank, step, number]; ``poison`` = [rank, step, "loss" or "gradient"]; ``spoil`` =
+        [rank, {step: kind}] (support/poison.py); ``kill_in_save`` = [rank, name of the stage]; ``full_disk`` = [rank].
+        Steps count from the attempt's first, those of ``spoil`` from the run's.
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -100,6 +101,12 @@ def _poison(step: int, what: str) -> None:
     Engine.gradients, Engine._scaled_loss = gradients, scaled_loss  # type: ignore[method-assign]
 
 
+def _spoil(plan: dict[str, str]) -> None:
+    from support.poison import poison
+
+    poison({int(step): kind for step, kind in plan.items()})
+
+
 def _kill_in_save(stage: str) -> None:
     from lmbatch.checkpoint import stages
 
@@ -136,7 +143,13 @@ def _train(job: dict[str, Any], rank: int, port: int) -> None:
     from lmbatch.train.__main__ import main
     from lmbatch.train.stop import StopFlag
 
-    actions = {"signal": _signal, "poison": _poison, "kill_in_save": _kill_in_save, "full_disk": _full_disk}
+    actions = {
+        "signal": _signal,
+        "poison": _poison,
+        "spoil": _spoil,
+        "kill_in_save": _kill_in_save,
+        "full_disk": _full_disk,
+    }
     for name, (chosen, *arguments) in job["events"].items():
         if chosen == rank:
             actions[name](*arguments)

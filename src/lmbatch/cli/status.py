@@ -76,6 +76,11 @@ def print_run(status: RunStatus) -> None:
     if status.loss is not None:
         validation = f", validation {status.validation_loss:.4f}" if status.validation_loss is not None else ""
         click.echo(f"loss {status.loss:.4f}{validation}; {status.tokens_per_second or 0:,.0f} tokens/s")
+    if status.steps_skipped:
+        click.echo(
+            f"{status.steps_skipped} steps skipped by the guards, the last one {status.last_skipped}: "
+            f"{status.last_skipped_why}"
+        )
     print_table(
         ("attempt", "job", "world", "from", "to", "saved", "first step", "why it ended", "lost"),
         [

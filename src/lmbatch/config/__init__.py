@@ -18,6 +18,7 @@ from lmbatch.config.cleaning import CleaningConfig, CleaningRules
 from lmbatch.config.dedup import DedupConfig, NearConfig
 from lmbatch.config.engine import EngineConfig
 from lmbatch.config.fingerprint import differences, fingerprint, identity
+from lmbatch.config.guards import GuardsConfig
 from lmbatch.config.load import dump_yaml, load_config
 from lmbatch.config.preprocess import (
     BudgetConfig,
@@ -60,6 +61,7 @@ __all__ = [
     "EngineConfig",
     "EvaluateConfig",
     "GenerateConfig",
+    "GuardsConfig",
     "ModelConfig",
     "NearConfig",
     "OptimizerConfig",

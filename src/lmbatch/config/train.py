@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from lmbatch.config.base import Bytes, Section, operational
+from lmbatch.config.base import Bytes, Section, added, operational
 from lmbatch.config.engine import EngineConfig
+from lmbatch.config.guards import GuardsConfig
 
 
 class RunConfig(Section):
@@ -141,6 +142,7 @@ class TrainConfig(Section):
     samples: SamplesConfig = operational(SamplesConfig(), description="Texts generated during training.")
     save: SaveConfig = operational(SaveConfig(), description="Checkpoints.")
     engine: EngineConfig = operational(EngineConfig(), description="How the work is spread over the processes.")
+    guards: GuardsConfig | None = added(None, description="Steps that are not finite, or jump.")
     log_every: int = operational(10, gt=0, description="Steps between two lines of progress.")
     tensorboard: bool = operational(True, description="Write TensorBoard events into the run folder.")
     peak_flops: float | None = operational(None, gt=0, description="Peak FLOP/s of one device, for MFU; "

@@ -16,7 +16,7 @@ _Rows = dict[int, dict[str, Any]]
 class Comparison:
     """``equal`` only if both runs have the same steps, each with the same samples and bit-equal numbers.
 
-    ``largest_loss_difference`` is in nats per token over the steps that both have.
+    ``largest_loss_difference`` is in nats per token over the steps that both have, where both losses are finite.
     """
 
     first: str
@@ -58,7 +58,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
         same_losses=all(a[step]["loss"] == b[step]["loss"] for step in common),
         same_evaluations=a_eval == b_eval,
         first_difference=_first_difference(a, b, common) or _evaluation_difference(a_eval, b_eval),
-        largest_loss_difference=max(abs(a[step]["loss"] - b[step]["loss"]) for step in common),
+        largest_loss_difference=max((_loss_difference(a[step], b[step]) for step in common), default=0.0),
     )
 
 
@@ -70,6 +70,11 @@ def _rows(run: Path) -> tuple[_Rows, _Rows]:
         {row["step"]: row for row in training_rows(rows)},
         {row["step"]: row for row in evaluation_rows(rows)},
     )
+
+
+def _loss_difference(a: dict[str, Any], b: dict[str, Any]) -> float:
+    """A loss that was not finite is logged as null."""
+    return 0.0 if a["loss"] is None or b["loss"] is None else float(abs(a["loss"] - b["loss"]))
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, Any]:

@@ -12,12 +12,16 @@ from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import UsageError
 from lmbatch.store import open_store
 from lmbatch.train.attempts import Attempt, read_attempts
-from lmbatch.train.metrics import evaluation_rows, last_step, read_metrics, training_rows
+from lmbatch.train.metrics import evaluation_rows, last_step, read_metrics, skipped_rows, training_rows
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run as its folder tells it. ``seconds_left`` is None where the length or the pace is not known."""
+    """A run as its folder tells it. ``seconds_left`` is None where the length or the pace is not known.
+
+    ``steps_lost`` had to be taken again; of ``steps_skipped`` the guards left the update out, the last one in step
+    ``last_skipped``.
+    """
 
     run: str
     step: int
@@ -27,6 +31,9 @@ class RunStatus:
     tokens_per_second: float | None
     seconds_left: float | None
     steps_lost: int
+    steps_skipped: int
+    last_skipped: int | None
+    last_skipped_why: str | None
     attempts: tuple[Attempt, ...]
     checkpoints: tuple[CheckpointSummary, ...]
     job: dict[str, str] | None = None  # what the queue says of its job, where somebody asked
@@ -48,17 +55,22 @@ def run_status(run: Path) -> RunStatus:
     steps = training_rows(rows)
     validation = evaluation_rows(rows)
     done, total = last_step(rows), _total_steps(run)
+    losses = [row["loss"] for row in steps if row["loss"] is not None]
+    skipped = skipped_rows(rows)
     recent = [row["seconds"] for row in steps[-20:]]
     left = (total - done) * sum(recent) / len(recent) if total is not None and recent else None
     return RunStatus(
         run=str(run),
         step=done,
         steps=total,
-        loss=steps[-1]["loss"] if steps else None,
+        loss=losses[-1] if losses else None,
         validation_loss=validation[-1]["loss"] if validation else None,
         tokens_per_second=steps[-1]["tokens_per_second"] if steps else None,
         seconds_left=left,
         steps_lost=sum(attempt.steps_lost for attempt in attempts),
+        steps_skipped=len(skipped),
+        last_skipped=skipped[-1]["step"] if skipped else None,
+        last_skipped_why=skipped[-1]["skipped"] if skipped else None,
         attempts=tuple(attempts),
         checkpoints=tuple(Checkpoints(open_store(str(run))).list()),
     )

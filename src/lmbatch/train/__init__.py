@@ -9,7 +9,7 @@
                         └─▶ attempts.jsonl (the run ledger: who ran when, why it ended, what it cost)
 
 ``python -m lmbatch.train --config F`` and ``lmbatch train`` both end in ``train``. The modules ``stop``, ``parent``,
-``folder``, ``records``, ``metrics``, ``attempts``, ``schedule`` and ``launcher`` import no torch: a signal
+``folder``, ``records``, ``metrics``, ``guards``, ``attempts``, ``schedule`` and ``launcher`` import no torch: a signal
 must be honoured before the heavy imports are done, and `lmbatch status` runs on a login node.
 """
 
@@ -54,8 +54,8 @@ def train(config: TrainConfig, stop: StopFlag | None = None, *, started: float |
 
     ``stop`` is an installed flag where signals are to be honoured; without one only the stop file is. ``started`` is
     the ``time.monotonic()`` from which the seconds to the first step count.
-    Raises ConfigError, LaunchError, TokenizerError, RunBusyError, ResumeError, NonFiniteLossError, and what the store
-    and the checkpoints raise.
+    Raises ConfigError, LaunchError, TokenizerError, RunBusyError, ResumeError, NonFiniteLossError,
+    LossSpikeError, and what the store and the checkpoints raise.
     """
     from lmbatch.train.session import run_attempt  # torch is imported here, after the signal handlers are in place
 

@@ -127,21 +127,35 @@ class Engine(ABC):
         parts = [float(digest >> (16 * part) & 0xFFFF) for part in range(_PARTS)]
         own = torch.stack(self._micro_losses).double().sum().item()
         # The flag is asked as late as possible: a signal during the passes above counts for this step.
-        loss, stops, *parts = self.ranks.total([own, float(stop.reason is not None), *parts])
+        # The main process's norm counts: guards must come to the same decision everywhere, to the last bit.
+        agreed = norm if self.ranks.main else 0.0
+        loss, norm, stops, *parts = self.ranks.total([own, agreed, float(stop.reason is not None), *parts])
         whole = sum(int(value) << (16 * part) for part, value in enumerate(parts)) % 2**64
         return Gradients(loss / tokens, tokens, norm, f"{whole:016x}", stops > 0)
 
     def apply(self, lr: float) -> None:
         """Take the optimizer step that the gradients of the last call ask for."""
-        self._update(lr)
+        self._set_lr(lr)
+        self._update()
 
-    def bad_batches(self, step: Step) -> list[Batch]:
-        """The micro-batches of this process whose own loss is not finite, after ``gradients`` of the same step."""
-        return [
-            batch
-            for batch, loss in zip(step.batches, self._micro_losses, strict=True)
-            if not math.isfinite(loss.item())
-        ]
+    def skip(self, lr: float) -> None:
+        """Drop the gradients of the last call: weights and optimizer state stay as they are, to the bit."""
+        self._set_lr(lr)
+        self._discard()
+
+    def suspects(self, step: Step, most: float) -> list[int]:
+        """The samples of micro-batches whose own loss, in nats per token, is not finite or above ``most``.
+
+        After ``gradients`` of the same step; every process calls this together, and gets those of all.
+        """
+        losses = zip(step.batches, self._micro_losses, strict=True)
+        bad = [batch for batch, loss in losses if not math.isfinite(own := loss.item()) or own > most * batch.targets]
+        return sorted(self.ranks.all_of([sample for batch in bad for sample in batch.samples]))
+
+    def weights_are_finite(self) -> bool:
+        """Is every weight, on every process, a finite number? Every process calls this together."""
+        finite = all(bool(torch.isfinite(tensor).all()) for tensor in self._held_weights())
+        return not self.ranks.any(not finite)
 
     def summed_loss(self, batch: Batch | None) -> float:
         """Summed cross-entropy in nats of a batch's predicted tokens, without gradients or dropout.
@@ -180,8 +194,20 @@ class Engine(ABC):
         """The gradients that this process holds, unscaled, to be read and scaled in place before the update."""
 
     @abstractmethod
-    def _update(self, lr: float) -> None:
+    def _set_lr(self, lr: float) -> None:
+        """For the step that follows."""
+
+    @abstractmethod
+    def _update(self) -> None:
         """The optimizer's step."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """What a step has to put in order when its gradients are not used."""
+
+    @abstractmethod
+    def _held_weights(self) -> list[torch.Tensor]:
+        """The weights that this process holds; those of all processes together are all weights."""
 
     @abstractmethod
     def _evaluation_model(self) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -12,13 +11,15 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from lmbatch.config import EvaluateConfig, SamplesConfig, TrainConfig
-from lmbatch.errors import NonFiniteLossError, StopRequested
-from lmbatch.loader import BatchLoader, Step
+from lmbatch.errors import StopRequested
+from lmbatch.loader import BatchLoader
 from lmbatch.train.engine import Engine, Gradients
 from lmbatch.train.evaluate import Validation, evaluate
+from lmbatch.train.guards import Finding
 from lmbatch.train.recorder import Recorder
 from lmbatch.train.records import Record
 from lmbatch.train.schedule import lr_at
+from lmbatch.train.sentry import Sentry
 from lmbatch.train.session import Standing
 from lmbatch.train.stop import StopFlag
 from lmbatch.train.watchdog import Watchdog
@@ -29,6 +30,11 @@ log = logging.getLogger(__name__)
 def due(every: int, step: int, total: int) -> bool:
     """Is something that is done every ``every`` steps (0: only at the end) due after step ``step``?"""
     return step == total or (every > 0 and step > 0 and step % every == 0)
+
+
+def finite(value: float) -> float | None:
+    """The number as JSON can hold it."""
+    return value if math.isfinite(value) else None
 
 
 @dataclass(slots=True)
@@ -46,7 +52,6 @@ class Hooks:
 
     save: Callable[[Position], None]
     first_step: Callable[[], None]
-    origins: Callable[[list[int]], list[str]]  # documents that samples (by number) were made from
     generate: Callable[[PreTrainedModel, str], str] | None  # a text from a prompt, on the main process
 
 
@@ -69,12 +74,14 @@ class Loop:
     position: Position
     total: int
     watchdog: Watchdog
+    sentry: Sentry
     mfu_of_speed: float | None  # MFU at one token per second; None where the peak is not known
+    owed: bool = False  # a checkpoint that was due and waits
 
     def run(self) -> None:
         """Train to the end, or until a stop is asked for: then save and raise StopRequested.
 
-        Raises NonFiniteLossError, before the batch could change anything.
+        Raises NonFiniteLossError or LossSpikeError before a batch that the guards stop could change anything.
         """
         try:
             self._after_step()
@@ -92,11 +99,14 @@ class Loop:
         step = next(self.loader)
         self.watchdog.beat(f"step {number + 1}")
         gradients = self.engine.gradients(step, number=number, stop=self.stop)
-        self._check_finite(step, gradients)
+        found = self.sentry.examine(step, number + 1, gradients)
         lr = lr_at(number, self.config.optimizer, self.config.schedule, self.total)
-        self.engine.apply(lr)
+        if found is not None and found.action == "skip":
+            self.engine.skip(lr)
+        else:
+            self.engine.apply(lr)
         self._advance(gradients)
-        self._record(self._row(gradients, step.first_sample, lr, time.monotonic() - start))
+        self._record(self._row(gradients, found, step.first_sample, lr, time.monotonic() - start))
         if number == self.standing.resumed_from:
             self.hooks.first_step()
         # Several processes have agreed together with the loss; one alone asks again at the boundary itself.
@@ -110,15 +120,18 @@ class Loop:
         self.position.samples += size
         self.position.tokens += gradients.tokens
         self.standing.step = self.position.step
-        self.standing.loss = gradients.loss
+        if math.isfinite(gradients.loss):
+            self.standing.loss = gradients.loss
 
-    def _row(self, gradients: Gradients, first_sample: int, lr: float, seconds: float) -> Record:
+    def _row(self, gradients: Gradients, found: Finding | None, first_sample: int, lr: float, seconds: float) -> Record:
         speed = gradients.tokens / seconds
         return {
             "step": self.position.step,
-            "loss": gradients.loss,
+            "loss": finite(gradients.loss),
             "lr": lr,
-            "grad_norm": gradients.grad_norm if math.isfinite(gradients.grad_norm) else None,
+            "grad_norm": finite(gradients.grad_norm),
+            "skipped": found.why if found is not None and found.action == "skip" else None,
+            "spike": found.why if found is not None and found.action == "warn" else None,
             "samples": [first_sample, first_sample + self.config.batch.size],
             "data": gradients.data,
             "tokens": gradients.tokens,
@@ -128,32 +141,20 @@ class Loop:
         }
 
     def _record(self, row: Record) -> None:
+        self.sentry.note(row)
         if self.recorder is not None:
             self.recorder.train(row)
 
-    def _check_finite(self, step: Step, gradients: Gradients) -> None:
-        if math.isfinite(gradients.loss):
-            if math.isfinite(gradients.grad_norm) or self.engine.tolerates_overflow:
-                return
-            what = f"the gradient norm is {gradients.grad_norm} (the loss is {gradients.loss:.4f})"
-        else:
-            what = f"the loss is {gradients.loss}"
-        bad = [n for batch in self.engine.bad_batches(step) for n in batch.samples]
-        first, end = step.first_sample, step.first_sample + self.config.batch.size
-        origins = self.hooks.origins(bad or list(range(first, end)))
-        shown = "\n    ".join(origins[:10]) + (f"\n    and {len(origins) - 10} more" if len(origins) > 10 else "")
-        raise NonFiniteLossError(
-            f"step {self.position.step + 1}: {what}; nothing was changed or saved\n  samples [{first}, {end}), "
-            f"of these suspect: {json.dumps(bad) if bad else 'all'}; their documents:\n    {shown}",
-            remedy="look at these documents; lower optimizer.lr, lengthen schedule.warmup_steps or set "
-            "optimizer.clip_norm; the run resumes from its last checkpoint",
-        )
-
     def _after_step(self) -> None:
-        """Save, evaluate, generate, if it is due; every process takes the same way through here."""
+        """Save, evaluate, generate, if it is due; every process takes the same way through here.
+
+        A checkpoint waits until an update was applied again: of several left out, the weights may be the reason.
+        """
         step = self.position.step
-        if step and due(self.config.save.every, step, self.total):
+        self.owed |= step > 0 and due(self.config.save.every, step, self.total)
+        if self.owed and (step == self.total or not self.sentry.in_doubt):
             self._save()
+            self.owed = False
         self._evaluate(step, self.config.evaluate)
         self._sample(step, self.config.samples)
 
@@ -161,6 +162,7 @@ class Loop:
         """Save, unless nothing new was done since the last checkpoint."""
         if self.position.step > (self.standing.saved or 0):
             self.watchdog.beat(f"the save of step {self.position.step}")
+            self.sentry.check_weights(self.position.step)
             if self.recorder is not None:
                 self.recorder.sync()
             self.hooks.save(self.position)
@@ -172,6 +174,7 @@ class Loop:
         done = self.recorder is not None and self.recorder.has_evaluation(step)
         if not self.engine.ranks.from_main(done):
             values = evaluate(self.validation, self.engine, check=self._agreed_check)
+            self.sentry.check_evaluation(step, values["loss"])
             if self.recorder is not None:
                 self.recorder.evaluation({"step": step, **values})
 

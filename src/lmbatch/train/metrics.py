@@ -1,10 +1,12 @@
 """metrics.jsonl: one row per optimizer step, one per evaluation.
 
-A training row is ``{"kind": "train", "step", "loss", "lr", "grad_norm", "samples": [first, end), "data", "tokens",
-"seconds", "tokens_per_second", "mfu"}``; ``step`` counts the steps done, this one included, ``loss`` is nats per token,
-``data`` identifies the tokens of the global batch. An evaluation row is ``{"kind": "evaluation", "step", "loss",
-"perplexity", "bits_per_byte", "tokens", "seconds"}``. Two runs that agree bit for bit have equal rows but for
-``seconds``, ``tokens_per_second`` and ``mfu``.
+A training row is ``{"kind": "train", "step", "loss", "lr", "grad_norm", "skipped", "spike", "samples": [first, end),
+"data", "tokens", "seconds", "tokens_per_second", "mfu"}``; ``step`` counts the steps done, this one included, ``loss``
+is nats per token, ``grad_norm`` is that before clipping, ``data`` identifies the tokens of the global batch. ``loss``
+and ``grad_norm`` are null where they are not finite. ``skipped`` says why a guard left the update out, ``spike`` in
+which way a step stands out whose update was applied all the same; both are null for any other step, and rows of older
+runs lack them. An evaluation row is ``{"kind": "evaluation", "step", "loss", "perplexity", "bits_per_byte", "tokens",
+"seconds"}``. Two runs that agree bit for bit have equal rows but for ``seconds``, ``tokens_per_second`` and ``mfu``.
 """
 
 from __future__ import annotations
@@ -30,6 +32,11 @@ def training_rows(rows: list[Record]) -> list[Record]:
 def evaluation_rows(rows: list[Record]) -> list[Record]:
     """The rows of evaluations."""
     return [row for row in rows if row["kind"] == "evaluation"]
+
+
+def skipped_rows(rows: list[Record]) -> list[Record]:
+    """The rows of optimizer steps whose update a guard left out."""
+    return [row for row in training_rows(rows) if row.get("skipped") is not None]
 
 
 def last_step(rows: list[Record]) -> int:

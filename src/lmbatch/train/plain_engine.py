@@ -58,9 +58,18 @@ class PlainEngine(Engine):
         self._accelerator.unscale_gradients()
         return [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
 
-    def _update(self, lr: float) -> None:
+    def _set_lr(self, lr: float) -> None:
         set_lr(self._plain_optimizer, lr)
+
+    def _update(self) -> None:
         self._optimizer.step()
+
+    def _discard(self) -> None:
+        if self.scaler is not None:  # it has unscaled, and must forget that; its scale had no part in this
+            self.scaler.update(self.scaler.get_scale())
+
+    def _held_weights(self) -> list[torch.Tensor]:
+        return list(self.plain_model.parameters())
 
     def _evaluation_model(self) -> nn.Module:
         return self.plain_model

@@ -151,6 +151,14 @@ class Ranks:
         """Is the flag set on any process?"""
         return self.total([float(flag)])[0] > 0
 
+    def all_of(self, values: list[int]) -> list[int]:
+        """The numbers of all processes, one after the other."""
+        if self.world == 1:
+            return values
+        found: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(found, values)
+        return [value for part in found for value in part]
+
     def from_main(self, value: Any) -> Any:
         """The main process's value, on every process."""
         if self.world == 1:

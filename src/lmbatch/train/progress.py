@@ -75,7 +75,8 @@ class Bar:
 
 
 def _figures(row: Record) -> str:
-    return f"loss {row['loss']:.4f}  lr {row['lr']:.3g}  {row['tokens_per_second']:,.0f} tokens/s"
+    loss = "not finite" if row["loss"] is None else f"{row['loss']:.4f}"
+    return f"loss {loss}  lr {row['lr']:.3g}  {row['tokens_per_second']:,.0f} tokens/s"
 
 
 def duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ import torch
 from lmbatch import __version__
 from lmbatch.checkpoint import CheckpointFacts, Checkpoints
 from lmbatch.checkpoint.checkpoints import Checkpoint
-from lmbatch.config import TrainConfig, fingerprint
+from lmbatch.config import GuardsConfig, TrainConfig, fingerprint
 from lmbatch.errors import StopRequested
 from lmbatch.loader import BatchLoader, LoaderState, TokenData, check_batch, documents_of, open_train_data, samples_of
 from lmbatch.model import build_model, peak_flops
@@ -24,7 +24,9 @@ from lmbatch.train.attempts import AttemptLog, check_progress
 from lmbatch.train.engine import Engine
 from lmbatch.train.evaluate import Validation
 from lmbatch.train.folder import RunFolder, check_tokenizer
+from lmbatch.train.guards import Guard
 from lmbatch.train.loop import Hooks, Loop, Position
+from lmbatch.train.metrics import read_metrics, training_rows
 from lmbatch.train.optimizer import build_optimizer
 from lmbatch.train.plain_engine import PlainEngine
 from lmbatch.train.processes import Processes, Ranks, start_processes
@@ -32,6 +34,7 @@ from lmbatch.train.recorder import Recorder, last_logged_step
 from lmbatch.train.resume import choose_checkpoint, config_identity
 from lmbatch.train.samples import text_maker
 from lmbatch.train.schedule import check_schedule, total_steps
+from lmbatch.train.sentry import Sentry
 from lmbatch.train.session import Standing
 from lmbatch.train.stop import StopFlag
 from lmbatch.train.watchdog import Watchdog
@@ -152,9 +155,21 @@ class Worker:
             config=self._config, engine=engine, loader=loader, validation=self._open_validation(stack, data.manifest),
             recorder=recorder, hooks=self._hooks(checkpoints, engine, data), stop=self._stop, standing=self._standing,
             position=position, total=self._standing.total, watchdog=self._watchdog,
-            mfu_of_speed=self._mfu_of_speed(engine),
+            sentry=self._sentry(engine, data, position.step), mfu_of_speed=self._mfu_of_speed(engine),
         )  # fmt: skip
         loop.run()
+
+    def _sentry(self, engine: Engine, data: TokenData, step: int) -> Sentry:
+        """The guards as they stood after ``step``, by the rows of the main process, which the recorder has cut."""
+        guard: Guard | None = None
+        if self.ranks.main:
+            rows = training_rows(read_metrics(self._folder.path))
+            if step and (not rows or rows[-1]["step"] != step):
+                log.warning("metrics.jsonl has no row of step %d: the guards know nothing of the steps before", step)
+            guard = Guard.after(self._config.guards or GuardsConfig(), rows)
+        guard = self.ranks.from_main(guard)
+        assert guard is not None
+        return Sentry(guard, engine, lambda samples: _origins(data, samples), self._config.batch.size)
 
     def _open_validation(self, stack: ExitStack, manifest: Manifest) -> Validation | None:
         """None if the config wants no evaluation, or the split has not one whole sample."""
@@ -174,7 +189,6 @@ class Worker:
         return Hooks(
             save=lambda position: self._save(checkpoints, engine, data, position),
             first_step=self._first_step,
-            origins=lambda samples: _origins(data, samples),
             generate=text_maker(self._config, self._folder) if self.ranks.main else None,
         )
 

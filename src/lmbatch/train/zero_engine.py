@@ -105,15 +105,26 @@ class ZeroEngine(Engine):
     def _gradients(self) -> list[torch.Tensor]:
         return self._partition.gradients()
 
-    def _update(self, lr: float) -> None:
+    def _set_lr(self, lr: float) -> None:
         for group in self._model.optimizer.param_groups:
             group["lr"] = lr
+
+    def _update(self) -> None:
         self._model.step()
         if not self._model.was_step_applied():
             raise NonFiniteLossError(
                 "DeepSpeed left out the update: it found gradients too large for float32",
                 remedy="lower optimizer.lr; the run resumes from its last checkpoint",
             )
+
+    def _discard(self) -> None:
+        """DeepSpeed has no call for this, so its step is taken, with all it clears up, around an optimizer that
+        stands still. Gradients that are not finite it may leave out by itself; that comes to the same."""
+        with self._partition.standing_still():
+            self._model.step()
+
+    def _held_weights(self) -> list[torch.Tensor]:
+        return self._partition.masters()
 
     def _evaluation_model(self) -> nn.Module:
         model: nn.Module = self._model  # the module alone would lack autocast

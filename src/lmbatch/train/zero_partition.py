@@ -14,6 +14,7 @@ work; there are none for the gradients that are about to be applied, nor for sta
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,7 +36,7 @@ class Partition(ABC):
         self._parameters = parameters
 
     @abstractmethod
-    def _masters(self) -> list[torch.Tensor]:
+    def masters(self) -> list[torch.Tensor]:
         """The tensors that torch's optimizer steps."""
 
     @abstractmethod
@@ -48,15 +49,27 @@ class Partition(ABC):
 
     def elements(self) -> int:
         """How many numbers this process steps, padding included."""
-        return sum(master.numel() for master in self._masters())
+        return sum(master.numel() for master in self.masters())
 
     def steps(self) -> float:
         """Optimizer steps that the moments have seen."""
-        return float(self._base.state[self._masters()[0]]["step"])
+        return float(self._base.state[self.masters()[0]]["step"])
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """A step of torch's optimizer does nothing meanwhile. State that it would have made is made: of zeros."""
+        base: Any = self._base
+        if self.masters()[0] not in base.state:
+            self.begin(0.0)
+        step, base.step = base.step, lambda *_, **__: None
+        try:
+            yield
+        finally:
+            base.step = step
 
     def begin(self, steps: float) -> None:
         """Make moments of zero, as if ``steps`` steps had been taken."""
-        for master in self._masters():
+        for master in self.masters():
             self._base.state[master] = {
                 "step": torch.tensor(steps), **{key: torch.zeros_like(master.data) for key in MOMENTS},
             }  # fmt: skip
@@ -83,7 +96,7 @@ class Replicated(Partition):
     def _base(self) -> torch.optim.Optimizer:
         return self._zero  # type: ignore[no-any-return]
 
-    def _masters(self) -> list[torch.Tensor]:
+    def masters(self) -> list[torch.Tensor]:
         return list(self._parameters.values())
 
     def gradients(self) -> list[torch.Tensor]:
@@ -99,13 +112,13 @@ class Replicated(Partition):
 class Flat(Partition):
     """Stages 1 and 2: each group of parameters is one long tensor, cut into equal slices."""
 
-    def _masters(self) -> list[torch.Tensor]:
+    def masters(self) -> list[torch.Tensor]:
         return list(self._zero.single_partition_of_fp32_groups)
 
     def gradients(self) -> list[torch.Tensor]:
         if self._zero.cpu_offload:
             self._zero._wait_for_offload_copies()
-            return [master.grad for master in self._masters() if master.grad is not None]
+            return [master.grad for master in self.masters() if master.grad is not None]
         return [tensor for tensors in self._zero.averaged_gradients.values() for tensor in tensors]
 
     def moment(self, name: str, key: str) -> torch.Tensor:
@@ -129,7 +142,7 @@ class Flat(Partition):
         mapping = parameter._hp_mapping
         if mapping is not None:
             inside, held = mapping.lp_fragment_address, mapping.get_hp_fragment_address()
-            master = self._masters()[mapping.param_group_index]
+            master = self.masters()[mapping.param_group_index]
             place = slice(inside.start, inside.start + inside.numel)
             yield place, self._base.state[master][key].narrow(0, held.start, held.numel)
 
@@ -137,12 +150,12 @@ class Flat(Partition):
 class Sharded(Partition):
     """Stage 3: each parameter is cut into equal slices, the last one padded."""
 
-    def _masters(self) -> list[torch.Tensor]:
+    def masters(self) -> list[torch.Tensor]:
         return list(self._zero.fp32_partitioned_groups_flat)
 
     def gradients(self) -> list[torch.Tensor]:
         if self._zero.offload_optimizer:
-            return [master.grad for master in self._masters() if master.grad is not None]
+            return [master.grad for master in self.masters() if master.grad is not None]
         return [tensor for tensors in self._zero.averaged_gradients.values() for tensor in tensors]
 
     def weight(self, name: str) -> torch.Tensor:

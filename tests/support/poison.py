@@ -1,0 +1,48 @@
+"""Steps that go wrong: in chosen steps of a run, the first micro-batch of this process is spoilt.
+
+Steps are counted from the run's first, 1, so that a resumed run meets the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+LOSS_FACTOR = 30.0
+KINDS = ("embedding", "gradient", "spike", "steep", "weights")
+
+
+def poison(plan: dict[int, str]) -> None:
+    """From now on, in each step of ``plan``:
+
+    ``embedding``: the batch's embeddings are NaN. ``gradient``: the loss is right, its gradient is NaN. ``spike``:
+    loss and gradient are 30 times what they should be; ``steep``: the gradient alone. ``weights``: one weight is NaN
+    for good.
+    """
+    from lmbatch.train.engine import Engine
+
+    gradients, scaled = Engine.gradients, Engine._scaled_loss
+    ill: list[str | None] = [None]
+
+    def spoilt_gradients(self, step, *, number, stop):
+        ill[0] = plan.get(number + 1)
+        return gradients(self, step, number=number, stop=stop)
+
+    def spoilt_loss(self, model, batch, tokens):
+        kind, ill[0] = ill[0], None
+        if kind == "embedding":
+            embeddings: Any = self.plain_model.get_input_embeddings()
+            hook = embeddings.register_forward_hook(lambda module, given, output: output * math.nan)
+            try:
+                return scaled(self, model, batch, tokens)
+            finally:
+                hook.remove()
+        if kind == "weights":
+            next(self.plain_model.parameters()).data.view(-1)[0] = math.nan
+        loss = scaled(self, model, batch, tokens)
+        if kind == "spike":
+            self._micro_losses[-1] = self._micro_losses[-1] * LOSS_FACTOR
+        return loss * {"gradient": math.nan, "spike": LOSS_FACTOR, "steep": LOSS_FACTOR}.get(kind, 1.0)
+
+    Engine.gradients = spoilt_gradients  # type: ignore[method-assign]
+    Engine._scaled_loss = spoilt_loss  # type: ignore[method-assign]
