@@ -15,13 +15,14 @@ Everything else is encoded whole.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from lmbatch.tokens.parts import parts_of
 
 PIECE_CHARACTERS = 1 << 16
 _LETTER = "A-Za-z\u4e00-\u9fff"
@@ -46,7 +47,7 @@ class Cutter:
     @classmethod
     def of(cls, backend: Tokenizer) -> Cutter:
         """The cutter for a tokenizer; one that never cuts if nothing is known about its pipeline."""
-        return cls(_place(json.loads(backend.to_str())))
+        return cls(_place(parts_of(backend)))
 
     def pieces(self, text: str) -> Iterator[str]:
         """The text in order, nothing added, nothing lost; at least one piece, an empty text too."""

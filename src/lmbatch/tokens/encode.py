@@ -17,6 +17,7 @@ from lmbatch.tokens.engines.proof import (
     first_difference,
     sample_of,
 )
+from lmbatch.tokens.memory import give_back_memory
 
 if TYPE_CHECKING:
     from lmbatch.tokens.load import TextTokenizer
@@ -56,6 +57,7 @@ class Encoder:
         self._fast = fast if fast is not None else make_engine(tokenizer.backend, engine)
         self._prove(tokenizer)
         self.begin("")
+        give_back_memory()
 
     @property
     def engine(self) -> str:

@@ -13,6 +13,7 @@ from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer
 from lmbatch.config.fingerprint import canonical_json
 from lmbatch.errors import TokenizerError
 from lmbatch.tokens.hub import fetch_from_hub, hub_name
+from lmbatch.tokens.memory import give_back_memory
 from lmbatch.tokens.segmentation import (
     SEGMENTATION_FILE,
     Segment,
@@ -92,12 +93,14 @@ def load_tokenizer(path: str | Path, eod: str | None = None) -> TextTokenizer:
     fetched = fetch_from_hub(name, KNOWN_FILES) if name is not None else None
     folder = fetched.folder if fetched is not None else Path(path)
     backend, identity = load_backend(folder)
+    give_back_memory()
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
     segmentation = read_segmentation(folder)
     if segmentation is not None:
-        identity = {"tokenizer": identity, "segmenter": segmentation.segmenter, "version": segmentation.version}
+        whole = {"tokenizer": json.loads(identity), "segmenter": segmentation.segmenter}
+        identity = canonical_json(whole | {"version": segmentation.version})
     vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
     if len(vocabulary) < 2:
         raise TokenizerError(
@@ -119,7 +122,7 @@ def load_tokenizer(path: str | Path, eod: str | None = None) -> TextTokenizer:
     return TextTokenizer(
         backend=backend,
         folder=folder,
-        fingerprint="sha256:" + hashlib.sha256(canonical_json(identity)).hexdigest(),
+        fingerprint="sha256:" + hashlib.sha256(identity).hexdigest(),
         size=backend.get_vocab_size(with_added_tokens=True),
         largest_id=max(vocabulary.values()),
         eod_token=eod_token,
@@ -129,8 +132,8 @@ def load_tokenizer(path: str | Path, eod: str | None = None) -> TextTokenizer:
     )
 
 
-def load_backend(folder: Path) -> tuple[Tokenizer, Any]:
-    """The tokenizer and the plain values that identify it."""
+def load_backend(folder: Path) -> tuple[Tokenizer, bytes]:
+    """The tokenizer and the canonical JSON that identifies it."""
     if not folder.is_dir():
         raise TokenizerError(
             f"{folder}: no such tokenizer folder",
@@ -138,14 +141,15 @@ def load_backend(folder: Path) -> tuple[Tokenizer, Any]:
         )
     try:
         if (folder / TOKENIZER_FILE).is_file():
-            text = (folder / TOKENIZER_FILE).read_text(encoding="utf-8")
-            return Tokenizer.from_str(text), json.loads(text)
+            data = (folder / TOKENIZER_FILE).read_bytes()
+            identity = canonical_json(json.loads(data))  # first, so that its values are gone when the backend is made
+            return Tokenizer.from_buffer(data), identity
         backend = _from_vocabulary(folder)
     except TokenizerError:
         raise
     except Exception as error:  # the Rust library raises bare Exception for every kind of damage
         raise TokenizerError(f"{folder}: the tokenizer does not load: {error}", remedy="fetch it again") from error
-    return backend, json.loads(backend.to_str())
+    return backend, canonical_json(json.loads(backend.to_str()))
 
 
 def _from_vocabulary(folder: Path) -> Tokenizer:

@@ -89,7 +89,7 @@ def _extend(config: TokenizerConfig) -> TrainedTokenizer:
     """The tokenizer of ``base`` with special tokens added; nothing is trained."""
     assert config.base is not None
     backend, of_base = load_backend(Path(config.base))
-    wanted = fingerprint({"config": identity(config), "base": of_base})
+    wanted = fingerprint({"config": identity(config), "base": json.loads(of_base)})
     folder = Path(config.out)
     found = _found(folder, wanted)
     if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokens_helpers import KINDS, QWEN, gpt2, mixed_text
 
 from lmbatch.tokens.cutting import Cutter
+from lmbatch.tokens.parts import parts_of
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,3 +97,14 @@ def test_a_text_of_many_megabytes_takes_little_memory(tmp_path: Path, kind: str,
     assert tokens > 500_000
     # As one text it takes Hugging Face 500 bytes a token.
     assert mebibytes < 20 + tokens * 30 / 2**20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parts_are_those_of_the_whole_spelling(kind: str) -> None:
+    backend = KINDS[kind]()
+    whole, parts = json.loads(backend.to_str()), parts_of(backend)
+    assert {key: parts[key] for key in ("normalizer", "pre_tokenizer")} == {
+        key: whole[key] for key in ("normalizer", "pre_tokenizer")
+    }
+    assert parts["model"] == {key: whole["model"].get(key) for key in ("type", "dropout")}
+    assert parts["added_tokens"] == [{key: one[key] for key in ("content", "special")} for one in whole["added_tokens"]]

@@ -13,7 +13,6 @@ An engine is made from the Hugging Face tokenizer itself, never from files, so b
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 
@@ -25,6 +24,7 @@ from lmbatch.tokens.engines.huggingface import HuggingFaceEngine
 from lmbatch.tokens.engines.nanotoken import make_nanotoken
 from lmbatch.tokens.engines.protocol import Engine, Ids, UnfitError
 from lmbatch.tokens.engines.table import make_table
+from lmbatch.tokens.parts import parts_of
 
 __all__ = ["Engine", "HuggingFaceEngine", "Ids", "UnfitError", "make_engine"]
 
@@ -46,7 +46,7 @@ def make_engine(backend: Tokenizer, wanted: str) -> Engine | None:
     """
     if wanted == "huggingface":
         return None
-    model = json.loads(backend.to_str())["model"]["type"]
+    model = parts_of(backend)["model"]["type"]
     for name in _OF_MODEL.get(model, ()) if wanted == "auto" else (wanted,):
         try:
             return _MAKERS[name](backend)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from lmbatch.tokens.engines.protocol import Ids, UnfitError
+from lmbatch.tokens.parts import parts_of
 
 
 class FastokensEngine:
@@ -31,10 +31,9 @@ def make_fastokens(backend: Tokenizer) -> FastokensEngine:
     """Raises ImportError if it is not installed, UnfitError if it does not know this kind of tokenizer."""
     import fastokens
 
-    value = json.loads(backend.to_str())
-    if value["model"].get("dropout"):
+    if parts_of(backend)["model"]["dropout"]:
         raise UnfitError("fastokens: merges are dropped at random, so there are no ids to agree on")
     try:
-        return FastokensEngine(fastokens.Tokenizer.from_json_str(json.dumps(value, ensure_ascii=False)))
+        return FastokensEngine(fastokens.Tokenizer.from_json_str(backend.to_str()))
     except ValueError as error:
         raise UnfitError(f"fastokens: {error}") from error
