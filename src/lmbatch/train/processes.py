@@ -7,6 +7,7 @@ stops the run.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from accelerate.utils.operations import broadcast_object_list
 from lmbatch.config import TrainConfig
 from lmbatch.errors import LaunchError
 
+log = logging.getLogger(__name__)
 _MIXED = {"launcher": None, "fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _ENGINES = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -185,5 +187,12 @@ class Ranks:
         nobody to wait for."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             if together:
-                torch.distributed.barrier()
+                self._last_barrier()
             torch.distributed.destroy_process_group()
+
+    def _last_barrier(self) -> None:
+        try:
+            torch.distributed.barrier()
+        except RuntimeError as error:
+            # Everything is saved by now: another process that was quicker to leave is no failure of the run.
+            log.warning("the processes did not leave together: %s", str(error).splitlines()[0])
