@@ -73,3 +73,18 @@ def test_wudao_by_make_on_slurm_into_object_storage(slurm_cluster: SlurmCluster,
     wait_until(
         lambda: slurm_cluster.run("sinfo", "-h", "-N", "-p", "main", "-o", "%t").stdout.split() == ["idle"] * NODES
     )
+
+
+def test_the_driver_as_a_job_of_its_own(slurm_cluster: SlurmCluster, base: Path) -> None:
+    places = (f"corpus.raw={base}/raw", f"tokenizer.path={base}/tok", f"jobs={base}/jobs", f"spool={base}/spool")
+    sets = [part for item in (*places, *SETTINGS) for part in ("--set", item)]
+    done = subprocess.run(
+        ["sbatch", "--wait", "--mem=500M", "--time=30", f"--output={base}/driver.log", ROOT / "slurm/preprocess.sbatch",
+         "--config", ROOT / "configs/corpora/wudao.yaml", "--store", f"{base}/store", "--site", f"{base}/site.yaml",
+         *sets],
+        env={**os.environ, **slurm_cluster.environment, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"},
+        cwd=base, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    log = (base / "driver.log").read_text(encoding="utf-8")
+    assert done.returncode == 0, log
+    assert f"digest: {quiet_manifest(base).digest}" in log.splitlines()[-1]

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "checkpoint": {"config", "store"},
     "infer": {"config", "store", "model", "checkpoint"},
     "train": {"config", "store", "tokens", "loader", "model", "checkpoint", "infer"},
-    "launch": {"config", "store", "corpus", "tokens", "shards", "preprocess", "checkpoint"},
+    "launch": {"config", "store", "corpus", "tokens", "shards", "preprocess", "checkpoint", "train"},
     "report": {"config", "store", "preprocess", "checkpoint", "train"},
     "cli": {
         "config",

@@ -44,7 +44,10 @@ def train(
             f"{site_path}: the executor of this site is {site.executor}", remedy="on one machine use `lmbatch train`"
         )
     asked = site.train.model_copy(update={"nodes": nodes}) if nodes else site.train
-    job = plan_job(Path(config_path), load_config(TrainConfig, config_path, sets), asked, sets)
+    config = load_config(TrainConfig, config_path, sets)
+    if site.scratch is not None and config.data.cache.dir is None:
+        sets = (*sets, f"data.cache.dir={site.scratch}/lmbatch-shards")
+    job = plan_job(Path(config_path), config, asked, sets)
     if not dry_run:
         job = submit_job(job)
     print_json(_as_dict(job)) if as_json else click.echo(job.script.rstrip() if dry_run else _in_words(job))

@@ -16,13 +16,13 @@ from lmbatch.cli.common import (
     set_option,
 )
 from lmbatch.cli.estimate import print_estimate
-from lmbatch.cli.preprocess import on_option, overrides, place_to_run, site_option, workers_option
+from lmbatch.cli.preprocess import load_site, on_option, overrides, site_option, workers_option
 from lmbatch.config import PreprocessConfig, load_config
 from lmbatch.config.base import parse_bytes
 from lmbatch.errors import UsageError
 from lmbatch.launch import open_target
 from lmbatch.launch.estimate import PROBE_BYTES, Estimate, estimate_by_probe
-from lmbatch.launch.place import Place
+from lmbatch.launch.place import Place, at_site, place_of
 from lmbatch.preprocess import Plan, make_plan, store_plan
 from lmbatch.preprocess.estimate import save_estimate
 from lmbatch.tokens import TextTokenizer
@@ -76,8 +76,9 @@ def preprocess(
     if save and no_probe:
         raise UsageError("--save keeps what the probe says", remedy="leave out --no-probe")
     begun = time.monotonic()
-    config = load_config(PreprocessConfig, config_path, [*overrides(raw, store, tokenizer), *sets])
-    place = place_to_run(on, site, workers)
+    where = load_site(site)
+    config = at_site(load_config(PreprocessConfig, config_path, [*overrides(raw, store, tokenizer), *sets]), where)
+    place = place_of(where, on, workers)
     plan, loaded = make_plan(config)
     seconds = time.monotonic() - begun
     estimate = None if no_probe else _probe(plan, loaded, place, _size(probe_bytes), seconds)

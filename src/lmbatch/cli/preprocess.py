@@ -17,7 +17,7 @@ from lmbatch.cli.common import (
 )
 from lmbatch.cli.estimate import told_and_found
 from lmbatch.config import PreprocessConfig, SiteConfig, load_config
-from lmbatch.launch import Place, PreprocessResult, Progress, place_of, run_preprocess
+from lmbatch.launch import PreprocessResult, Progress, at_site, place_of, run_preprocess
 from lmbatch.preprocess import TaskAtWork
 from lmbatch.store import SPLITS, TokenLedger
 
@@ -65,8 +65,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Turn a raw corpus into verified token shards in a store."""
-    config = load_config(PreprocessConfig, config_path, [*overrides(raw, store, tokenizer), *sets])
-    place = place_to_run(on, site, workers)
+    where = load_site(site)
+    config = at_site(load_config(PreprocessConfig, config_path, [*overrides(raw, store, tokenizer), *sets]), where)
+    place = place_of(where, on, workers)
     with progress_bar(config.corpus.name, "B") as update:
 
         def show(now: Progress) -> None:
@@ -103,10 +104,9 @@ def describe_task(item: TaskAtWork) -> str:
     return f"{beat.task}{file} {100 * item.share:.0f} % in {human_seconds(beat.seconds)}{silent}"
 
 
-def place_to_run(on: str | None, site_path: str | None, workers: int | None) -> Place:
-    """From the options to where the tasks run."""
-    site = load_config(SiteConfig, site_path) if site_path else SiteConfig(name="here")
-    return place_of(site, on, workers)
+def load_site(path: str | None) -> SiteConfig:
+    """The site file; without one, this machine."""
+    return load_config(SiteConfig, path) if path else SiteConfig(name="here")
 
 
 def overrides(raw: str | None, store: str | None, tokenizer: str | None) -> list[str]:

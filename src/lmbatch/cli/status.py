@@ -11,7 +11,7 @@ import click
 
 from lmbatch.cli.common import human_bytes, human_seconds, json_option, print_json, print_table
 from lmbatch.cli.show_store import print_store
-from lmbatch.launch.training import job_of
+from lmbatch.launch.training import job_of, told_by_slurm
 from lmbatch.report import RunStatus, StoreStatus, StoreWatcher, run_status
 from lmbatch.store import open_store
 
@@ -48,9 +48,10 @@ def command(place: str, watch: float | None, as_json: bool) -> None:
 
 
 def with_job(status: RunStatus) -> RunStatus:
-    """The same with what Slurm says of the job, where there is one."""
+    """The same with what Slurm says of the job and of attempts that died, where there is one."""
     job = job_of(Path(status.run), status.attempts[-1].job_id)
-    return status if job is None else replace(status, job=asdict(job))
+    attempts = tuple(told_by_slurm(status.attempts))
+    return replace(status, attempts=attempts, job=None if job is None else asdict(job))
 
 
 def show(status: RunStatus | StoreStatus, as_json: bool, *, watching: bool) -> None:

@@ -73,5 +73,12 @@ class SiteConfig(Section):
     name: str = Field(description="Name of the site.")
     executor: Literal["local", "slurm"] = Field("local", description="Where tasks run, unless `--on` says otherwise.")
     workers: int | None = Field(None, ge=1, description="Processes at a time on one machine; default: its cores.")
+    store: str | None = Field(
+        None, description="Where corpora go by default: shards of the corpus NAME into STORE/NAME (file:// or s3://)."
+    )
+    scratch: str | None = Field(
+        None, description="A fast disk of each node: shards on their way to the store, and the cache of training, lie "
+        "there by default."
+    )  # fmt: skip
     slurm: SlurmSite = SlurmSite()
     train: TrainSite = TrainSite()

@@ -9,7 +9,7 @@ May import everything; nothing but ``cli`` imports it. Receipts decide what is d
 
 from lmbatch.launch.backend import Backend, BatchEnd, TaskBatch
 from lmbatch.launch.local import LocalBackend
-from lmbatch.launch.place import Place, place_of
+from lmbatch.launch.place import Place, at_site, place_of
 from lmbatch.launch.preprocess import PreprocessResult, open_target, run_preprocess
 from lmbatch.launch.slurm import SlurmBackend
 from lmbatch.launch.watch import Progress
@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "SlurmBackend",
     "TaskBatch",
+    "at_site",
     "open_target",
     "place_of",
     "run_preprocess",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lmbatch.config import SiteConfig, SlurmSite
+from lmbatch.config import PreprocessConfig, SiteConfig, SlurmSite
 from lmbatch.launch.backend import Backend
 from lmbatch.launch.local import LocalBackend
 from lmbatch.launch.slurm import SlurmBackend
@@ -26,6 +26,16 @@ class Place:
         if self.executor == "slurm":
             return SlurmBackend(folder, self.slurm)
         return LocalBackend(folder, self.workers)
+
+
+def at_site(config: PreprocessConfig, site: SiteConfig) -> PreprocessConfig:
+    """A corpus config with the site's places where it names none of its own."""
+    found = {}
+    if site.store is not None and not config.store:
+        found["store"] = f"{site.store.rstrip('/')}/{config.corpus.name}"
+    if site.scratch is not None and config.spool is None:
+        found["spool"] = site.scratch
+    return config.model_copy(update=found)
 
 
 def place_of(site: SiteConfig, on: str | None = None, workers: int | None = None) -> Place:

@@ -124,6 +124,13 @@ class SlurmCommands:
         )
         return pick_endings(found, ids)
 
+    def history(self, job: str) -> list[Ending]:
+        """How each attempt at a lone job ended, the first one first; [] where accounting knows nothing of it."""
+        fields = "--format=JobID,State,ExitCode,NodeList"
+        return parse_history(
+            _run("sacct", "--noheader", "--allocations", "--duplicates", "--parsable2", f"--jobs={job}", fields)
+        )
+
     def set_throttle(self, array: str, elements: int) -> None:
         """Let so many elements of an array run at a time."""
         _run("scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={elements}")
@@ -161,6 +168,11 @@ def parse_endings(text: str) -> dict[str, Ending]:
         ending = Ending(state.split()[0], int(exit_code or 0), int(number or 0), nodes)
         found |= dict.fromkeys(expand_ids(ids), ending)
     return found
+
+
+def parse_history(text: str) -> list[Ending]:
+    """The same lines, one for each attempt at one job."""
+    return [ending for line in text.splitlines() for ending in parse_endings(line).values()]
 
 
 def pick_endings(found: dict[str, Ending], ids: Sequence[str]) -> dict[str, Ending]:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,8 @@ from lmbatch.checkpoint import RunLock, read_holder
 from lmbatch.config import TrainConfig, TrainSite
 from lmbatch.errors import RunBusyError, SchedulerError, TaskError, UsageError
 from lmbatch.launch.sbatch import training_script
-from lmbatch.launch.slurm_commands import JobRow, SlurmCommands
+from lmbatch.launch.slurm_commands import Ending, JobRow, SlurmCommands
+from lmbatch.train.attempts import Attempt
 
 _POLL_SECONDS = 0.2
 T = TypeVar("T")
@@ -83,6 +85,20 @@ def find_job(run: Path, slurm: SlurmCommands, last: str | None = None) -> JobRow
 def job_of(run: Path, last: str | None) -> JobRow | None:
     """The same for a report: None also where there is no Slurm, or none that answers."""
     return _quietly(lambda: find_job(run, SlurmCommands(), last))
+
+
+def told_by_slurm(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The same attempts; those that could not write down how they ended have what accounting says, if it does."""
+    unknown = {attempt.job_id for attempt in attempts if attempt.ended is None and attempt.job_id is not None}
+    found = {job: _quietly(partial(SlurmCommands().history, job)) or [] for job in sorted(unknown)}
+    return [_with_ending(attempt, found.get(attempt.job_id or "", [])) for attempt in attempts]
+
+
+def _with_ending(attempt: Attempt, history: Sequence[Ending]) -> Attempt:
+    """A requeue begins a new line of accounting: the attempt's place in it is its number of restarts."""
+    if attempt.ended is not None or attempt.restarts >= len(history) or history[attempt.restarts].state == "RUNNING":
+        return attempt
+    return replace(attempt, detail=f"Slurm: {history[attempt.restarts]}")
 
 
 def is_busy(run: Path) -> bool:

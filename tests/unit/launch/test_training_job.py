@@ -12,8 +12,9 @@ import pytest
 from lmbatch.checkpoint import RunLock
 from lmbatch.config import TrainConfig, TrainSite
 from lmbatch.errors import RunBusyError, TaskError, UsageError
-from lmbatch.launch.slurm_commands import JobRow, SlurmCommands, parse_jobs
-from lmbatch.launch.training import find_job, is_busy, log_of, plan_job, stop_run, submit_job
+from lmbatch.launch.slurm_commands import JobRow, SlurmCommands, parse_history, parse_jobs
+from lmbatch.launch.training import find_job, is_busy, log_of, plan_job, stop_run, submit_job, told_by_slurm
+from lmbatch.train.attempts import DIED, Attempt
 from support.tiny_run import tiny_config
 
 
@@ -136,3 +137,24 @@ def test_rows_of_the_queue(tmp_path: Path) -> None:
     assert (first.id, first.state, first.nodes, first.comment) == ("7", "RUNNING", "n[1-2]", "/runs/a|b")
     assert second.nodes == ""
     assert find_job(Path("/runs/a|b"), Queue(first, second)) == first
+
+
+def attempt(**changes: object) -> Attempt:
+    values = {"id": "a", "started": "", "pid": 1, "host": "n1", "job_id": "7", "restarts": 0, "world_size": 2,
+              "code_version": "1", "config": "c", **changes}  # fmt: skip
+    return Attempt(**values)
+
+
+def test_what_could_not_be_written_down_is_asked_of_accounting(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "7|REQUEUED|0:0|n[1-2]\n7|NODE_FAIL|0:0|n[1-2]\n7|RUNNING|0:0|n[1-2]\n"
+    monkeypatch.setattr(SlurmCommands, "history", lambda self, job: parse_history(lines))
+    told = told_by_slurm([
+        attempt(restarts=0, ended="12:00", why="stopped", detail="SIGUSR2"), attempt(restarts=1, why=DIED),
+        attempt(restarts=2), attempt(restarts=3), attempt(job_id=None),
+    ])  # fmt: skip
+    assert [one.detail for one in told] == ["SIGUSR2", "Slurm: NODE_FAIL (exit code 0) on n[1-2]", None, None, None]
+
+
+def test_without_accounting_the_ledger_stands_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert told_by_slurm([attempt(why=DIED)]) == [attempt(why=DIED)]
