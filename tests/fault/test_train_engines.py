@@ -206,6 +206,19 @@ def test_updates_are_left_out_alike_under_every_engine_and_after_a_resume(run, g
     assert_bit_for_bit(run(tmp_path / "resumed", shape, changes=GUARDS, spoil=spoil), straight)
 
 
+def test_processes_that_find_different_norms_come_to_one_decision(run, tmp_path):
+    changes = {"guards": {"grad_spike_factor": 5, "spike_window": 3, "on_spike": "skip"}}
+    run_dir = run(tmp_path, "parallel", changes=changes, spoil=[1, {"5": "norm"}])
+    assert [row["step"] for row in training_rows(read_metrics(run_dir)) if row["skipped"]] == []
+
+
+@pytest.mark.parametrize("shape", ["parallel", "zero1", "zero3"])
+def test_a_share_of_the_weights_that_is_not_finite_ends_every_process(run, tmp_path, shape):
+    run_dir = run(tmp_path, shape, changes=GUARDS, codes=[1], spoil=[1, {"7": "weights"}])
+    assert logs(tmp_path / "tiny.yaml").count("for the weights themselves are not finite; nothing was changed") == 2
+    assert saved_steps(run_dir) == [5]
+
+
 @pytest.mark.parametrize("shape", ["zero0", "zero2", "zero3"])
 def test_a_run_whose_first_update_is_left_out_can_be_saved_and_resumed(run, finished, tmp_path, shape):
     changes = {**GUARDS, "steps": 1, "schedule": {"name": "constant", "warmup_steps": 0}}

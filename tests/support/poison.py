@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 LOSS_FACTOR = 30.0
-KINDS = ("embedding", "gradient", "spike", "steep", "weights")
 
 
 def poison(plan: dict[int, str]) -> None:
@@ -17,15 +16,17 @@ def poison(plan: dict[int, str]) -> None:
 
     ``embedding``: the batch's embeddings are NaN. ``gradient``: the loss is right, its gradient is NaN. ``spike``:
     loss and gradient are 30 times what they should be; ``steep``: the gradient alone. ``weights``: one weight is NaN
-    for good.
+    for good. ``norm``: this process alone finds a norm 30 times what it is.
     """
     from lmbatch.train.engine import Engine
 
-    gradients, scaled = Engine.gradients, Engine._scaled_loss
+    gradients, scaled, clip = Engine.gradients, Engine._scaled_loss, Engine._clip
     ill: list[str | None] = [None]
+    misled = []
 
     def spoilt_gradients(self, step, *, number, stop):
         ill[0] = plan.get(number + 1)
+        misled[:] = [ill[0] == "norm"]
         return gradients(self, step, number=number, stop=stop)
 
     def spoilt_loss(self, model, batch, tokens):
@@ -38,11 +39,15 @@ def poison(plan: dict[int, str]) -> None:
             finally:
                 hook.remove()
         if kind == "weights":
-            next(self.plain_model.parameters()).data.view(-1)[0] = math.nan
+            self._held_weights()[0].data.view(-1)[0] = math.nan
         loss = scaled(self, model, batch, tokens)
         if kind == "spike":
             self._micro_losses[-1] = self._micro_losses[-1] * LOSS_FACTOR
         return loss * {"gradient": math.nan, "spike": LOSS_FACTOR, "steep": LOSS_FACTOR}.get(kind, 1.0)
 
+    def spoilt_clip(self):
+        return clip(self) * (LOSS_FACTOR if misled[0] else 1.0)
+
+    Engine._clip = spoilt_clip  # type: ignore[method-assign]
     Engine.gradients = spoilt_gradients  # type: ignore[method-assign]
     Engine._scaled_loss = spoilt_loss  # type: ignore[method-assign]

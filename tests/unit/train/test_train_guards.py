@@ -39,7 +39,7 @@ SPIKES = {"spike_factor": 2, "spike_window": 3, "on_spike": "skip"}
 @pytest.fixture
 def spoil(monkeypatch):
     """``spoil({step: kind})``: see support/poison.py."""
-    for name in ("gradients", "_scaled_loss"):
+    for name in ("gradients", "_scaled_loss", "_clip"):
         monkeypatch.setattr(Engine, name, getattr(Engine, name))
     monkeypatch.setattr(Recorder, "train", Recorder.train)
     return poison
@@ -271,6 +271,13 @@ def test_the_very_first_steps_may_be_left_out_and_resumed(store, tmp_path, spoil
     spoil({1: "embedding", 2: "gradient"})
     train(tiny_config(store, tmp_path / "straight", guards=SKIP))
     interrupted(tiny_config(store, tmp_path / "cut", guards=SKIP), 1, 2)
+    assert_equal_runs(tmp_path / "cut" / "tiny", tmp_path / "straight" / "tiny")
+
+
+def test_the_learning_rate_in_a_checkpoint_is_that_of_the_step_left_out(store, tmp_path, spoil):
+    spoil({6: "gradient"})
+    for name, steps in (("straight", ()), ("cut", (5,))):
+        interrupted(tiny_config(store, tmp_path / name, guards=SKIP, steps=6), *steps)
     assert_equal_runs(tmp_path / "cut" / "tiny", tmp_path / "straight" / "tiny")
 
 
