@@ -10,7 +10,11 @@ from lmbatch.cli.common import human_bytes, human_seconds, print_table
 from lmbatch.preprocess.estimate import Estimate, Interval, Row
 from lmbatch.store import Traffic
 
-_IN_ONE_LINE = ("wall time", "CPU time of tasks", "tokens", "peak memory")
+_IN_ONE_LINE = ("wall time", "CPU time of tasks", "tokens", "tokens, at most", "peak memory")
+_UPPER_BOUND = (
+    "what de-duplication will drop is not known before it has run: documents, tokens and shards are those before "
+    "duplicates, and requests those of the most duplicates that there can be: upper bounds"
+)
 
 
 def print_estimate(estimate: Estimate) -> None:
@@ -18,11 +22,12 @@ def print_estimate(estimate: Estimate) -> None:
     shards = ", ".join(f"{count:,} {split}" for split, count in estimate.shards.items())
     local = estimate.executor == "local"
     where = f"{estimate.workers} {'processes' if local else 'array elements'} at a time"
+    before = " before duplicates" if estimate.stages else ""
     rows: list[tuple[str, str, str]] = [
         ("tasks", f"{estimate.tasks:,}", f"in {estimate.batches:,} {'batches' if local else 'array elements'}"),
         ("shards", f"{sum(estimate.shards.values()):,}", shards),
-        ("documents", *_numbers(estimate.documents)),
-        ("tokens", *_numbers(estimate.tokens)),
+        (f"documents{before}", *_numbers(estimate.documents)),
+        (f"tokens{before}", *_numbers(estimate.tokens)),
         ("core-hours", *_hours(estimate.core_seconds)),
         ("time", *_times(estimate.wall_seconds)),
         ("memory of a worker", *_sizes(estimate.peak_memory_bytes)),
@@ -41,10 +46,36 @@ def print_estimate(estimate: Estimate) -> None:
         f"{estimate.ranges} ranges, a worker starts in {estimate.startup_seconds:.1f} s"
     )
     print_table(("", "likely", "range"), rows)
+    if estimate.stages:
+        _print_stages(estimate)
     if estimate.dropped_share or estimate.quarantined_share:
         click.echo(f"of the records {estimate.dropped_share:.1%} dropped, {estimate.quarantined_share:.2%} quarantined")
     for warning in estimate.warnings:
         click.echo(f"warning: {warning}")
+
+
+def _print_stages(estimate: Estimate) -> None:
+    """What each stage takes of that, as likely."""
+    rows = [
+        (
+            stage.name,
+            f"{stage.units:,}",
+            _core(stage.core_seconds.likely),
+            human_seconds(stage.wall_seconds.likely),
+            human_bytes(stage.peak_memory_bytes.likely),
+            human_bytes(stage.spool_bytes.likely),
+            human_bytes(stage.stored_bytes.likely),
+            f"{stage.traffic.requests:,}",
+            human_bytes(stage.traffic.bytes_up),
+            human_bytes(stage.traffic.bytes_down),
+            human_bytes(stage.input_traffic.bytes_down),
+        )
+        for stage in estimate.stages
+    ]
+    headings = ("stage", "units", "core-hours", "time", "memory", "spool", "in the store", "requests", "sent", "read",
+                "input read")  # fmt: skip
+    print_table(headings, rows)
+    click.echo(_UPPER_BOUND)
 
 
 def print_rows(rows: Iterable[Row]) -> None:
@@ -86,7 +117,12 @@ def _numbers(value: Interval) -> tuple[str, str]:
 
 
 def _hours(value: Interval) -> tuple[str, str]:
-    return f"{value.likely / 3600:,.3f}", f"{value.low / 3600:,.3f} to {value.high / 3600:,.3f}"
+    return _core(value.likely), f"{_core(value.low)} to {_core(value.high)}"
+
+
+def _core(seconds: float) -> str:
+    """Core-hours; seconds below a minute, since hours would be nothing but zeros."""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 3600:,.3f}"
 
 
 def _times(value: Interval) -> tuple[str, str]:

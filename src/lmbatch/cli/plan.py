@@ -35,7 +35,8 @@ Examples:
   lmbatch plan preprocess --config configs/corpora/wudao.yaml --no-probe
 
 The probe does the real work on about eight small ranges spread over the input, in ten seconds or so, and throws the
-result away. With --save the plan and what was said go into the store; `lmbatch status` compares it with what happens.
+result away; where the config drops duplicates it signs and compares these ranges too, in as much time again. With
+--save the plan and what was said go into the store; `lmbatch status` compares it with what happens.
 """
 _SHOWN_FILES = 20
 

@@ -34,7 +34,7 @@ from lmbatch.preprocess import (
     store_plan,
 )
 from lmbatch.preprocess.estimate import Row
-from lmbatch.store import Manifest, Store, Traffic, check_publish_once, open_store
+from lmbatch.store import PROBE_TRAFFIC, Manifest, Store, Traffic, check_publish_once, open_store
 
 _POLL_SECONDS = 0.1
 _LONGEST_POLL_SECONDS = 2.0
@@ -94,24 +94,26 @@ def run_preprocess(
     try:
         at = backend(Path(config.jobs) / config.corpus.name)
         runs = [_Run(store, plan, stage, at, spool, on_progress) for stage in stages_of(plan)]
-        keeper = runs[-1].keeper = Keeper(store, plan, place, tokenizer, clock) if place is not None else None
+        keeper = Keeper(store, plan, place, tokenizer, clock) if place is not None else None
         for run in runs:
+            run.keeper = keeper
             run.drive()
         manifest = merge(store, plan)
         remove_heartbeats(store)
-        compared = keeper.end(runs[-1].tally, runs[-1].done_here) if keeper is not None else ()
+        done_here, tallies = sum(run.done_here for run in runs), {run.stage.name: run.tally for run in runs}
+        compared = keeper.end(tallies, done_here) if keeper is not None else ()
     finally:
         sweep_spool(spool)
     return PreprocessResult(
         store=store.uri,
         manifest=manifest,
         tasks=sum(len(run.stage.units) for run in runs),
-        tasks_done=sum(run.done_here for run in runs),
+        tasks_done=done_here,
         seconds=time.monotonic() - clock,
         input_bytes=plan.input_bytes,
         peak_memory_bytes=max(run.tally.memory_bytes for run in runs),
         cpu_seconds=sum(run.tally.cpu_seconds for run in runs),
-        traffic=store.traffic.total(),
+        traffic=store.traffic.total() + PROBE_TRAFFIC,
         estimate=tuple(compared),
     )
 
@@ -146,7 +148,7 @@ class _Run:
         self._take(list_finished(self.store, self._by_id.keys()))
         before = len(self._done)
         if self.keeper is not None:
-            self.keeper.begin(self._done)
+            self.keeper.begin(self.stage.name, self._done)
         pause = _POLL_SECONDS
         try:
             self.backend.adopt(run_name(self.store, self.plan, self.stage.name))

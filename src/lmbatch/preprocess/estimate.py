@@ -11,12 +11,14 @@ Neither is part of a fingerprint or digest, and nothing but reports reads them.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from lmbatch.config.base import Section
+from lmbatch.corpus.duplicates import REASONS
 from lmbatch.errors import ObjectNotFoundError
 from lmbatch.preprocess.facts import Tally
 from lmbatch.store import Store, Traffic, to_json
@@ -37,8 +39,29 @@ class Interval(Section):
         return self.low <= value <= self.high
 
 
+class StageEstimate(Section):
+    """What one stage of a plan will cost. Figures as in `Estimate`; ``unit_seconds`` is of its longest unit."""
+
+    name: str
+    units: int
+    batches: int
+    core_seconds: Interval
+    wall_seconds: Interval
+    unit_seconds: Interval
+    peak_memory_bytes: Interval
+    spool_bytes: Interval
+    stored_bytes: Interval  # shards, or the payloads that the next stage reads
+    traffic: Traffic
+    input_traffic: Traffic
+
+
 class Estimate(Section):
-    """What a plan will cost at a place. Times in seconds; ``core_seconds`` is the CPU time of the tasks."""
+    """What a plan will cost at a place. Times in seconds; ``core_seconds`` is the CPU time of the tasks.
+
+    With de-duplication ``stages`` has all of them, and every figure is their sum (for memory, spool and the longest
+    task: their largest). What it drops is not known before it has run, so documents, tokens, shards, and the requests
+    that duplicates cause are upper bounds.
+    """
 
     plan: str  # fingerprint
     made: float  # seconds since the epoch
@@ -67,12 +90,19 @@ class Estimate(Section):
     input_traffic: Traffic  # of all workers with the input
     driver_traffic: Traffic  # with the store
     warnings: tuple[str, ...] = ()
+    stages: tuple[StageEstimate, ...] = ()  # empty without de-duplication
+
+    @property
+    def units(self) -> int:
+        """Units of work of all stages: each has its receipt in the end."""
+        return sum(stage.units for stage in self.stages) or self.tasks
 
 
 class Outcome(Section):
     """What the driver knows of a run: how long it took, and its own traffic. Later drivers of the run add theirs.
 
-    One that is killed leaves nothing, so it tells of the whole run only where ``tasks_done`` are all of them.
+    One that is killed leaves nothing, so it tells of the whole run only where ``tasks_done`` are all units of all
+    stages.
     """
 
     seconds: float
@@ -142,30 +172,72 @@ def _read(store: Store, key: str, schema: type[SectionT]) -> SectionT | None:
         return None
 
 
-def compare(estimate: Estimate, done: Tally, outcome: Outcome | None) -> list[Row]:
-    """Predicted against happened, figure by figure. Meaningful when every task has its receipt."""
-    whole = outcome if outcome is not None and outcome.tasks_done == estimate.tasks else None
+def compare(
+    estimate: Estimate, done: Tally, outcome: Outcome | None, earlier: Mapping[str, Tally] | None = None
+) -> list[Row]:
+    """Predicted against happened, figure by figure: in sum, then what each stage took. Meaningful when all is done.
+
+    ``earlier`` tells of the stages before the documents are tokenized, by name; ``done`` is of the tasks.
+    """
+    whole = outcome if outcome is not None and outcome.tasks_done == estimate.units else None
+    tallies = {**(earlier or {}), "tokenize": done}
+    every = list(tallies.values()) if estimate.stages else [done]
     rows = [
         _exact("tasks", "", estimate.tasks, done.tasks),
         _exact("shards", "", sum(estimate.shards.values()), done.shards),
-        _row("documents", "", estimate.documents, done.documents_out),
-        _row("tokens", "", estimate.tokens, done.tokens),
-        _row("CPU time of tasks", "s", estimate.core_seconds, done.cpu_seconds),
+        *_contents(estimate, done),
+        _row("CPU time of tasks", "s", estimate.core_seconds, sum(one.cpu_seconds for one in every)),
         *([_row("wall time", "s", estimate.wall_seconds, whole.seconds)] if whole is not None else []),
-        _row("peak memory", "B", estimate.peak_memory_bytes, done.memory_bytes),
-        _row("stored", "B", estimate.stored_bytes, done.stored_bytes),
+        _row("peak memory", "B", estimate.peak_memory_bytes, max(one.memory_bytes for one in every)),
+        _row("stored", "B", estimate.stored_bytes, sum(one.stored_bytes for one in every)),
+        *_exchanged(estimate, every),
     ]
-    if done.tasks and done.tasks_with_traffic == done.tasks:
-        traffic, inputs = Traffic(**done.traffic), Traffic(**done.input_traffic)
-        rows += [
-            _exact("requests to the store", "", estimate.traffic.requests, traffic.requests),
-            _exact("sent to the store", "B", estimate.traffic.bytes_up, traffic.bytes_up),
-            _exact("requests for input", "", estimate.input_traffic.requests, inputs.requests),
-            _exact("input read", "B", estimate.input_traffic.bytes_down, inputs.bytes_down),
-        ]
     if whole is not None:
         rows.append(_exact("requests of the driver", "", estimate.driver_traffic.requests, whole.traffic.requests))
+    for stage in estimate.stages:
+        if stage.name in tallies:
+            rows += _of_stage(stage, tallies[stage.name])
     return rows
+
+
+def _contents(estimate: Estimate, done: Tally) -> list[Row]:
+    """Documents and tokens. Of those that were dropped as duplicates nobody knows the tokens, only their number."""
+    if not estimate.stages:
+        return [
+            _row("documents", "", estimate.documents, done.documents_out),
+            _row("tokens", "", estimate.tokens, done.tokens),
+        ]
+    before = done.documents_out + sum(done.dropped.get(reason, 0) for reason in REASONS)
+    at_most = estimate.tokens.model_copy(update={"low": 0.0})
+    return [
+        _row("documents before duplicates", "", estimate.documents, before),
+        _row("tokens, at most", "", at_most, done.tokens),
+    ]
+
+
+def _exchanged(what: Estimate | StageEstimate, every: Sequence[Tally]) -> list[Row]:
+    """What the receipts tell of requests; nothing where one of them is older than the counters."""
+    if any(not one.tasks or one.tasks_with_traffic != one.tasks for one in every):
+        return []
+    traffic = sum((Traffic(**one.traffic) for one in every), Traffic())
+    inputs = sum((Traffic(**one.input_traffic) for one in every), Traffic())
+    rows = [
+        _exact("requests to the store", "", what.traffic.requests, traffic.requests),
+        _exact("sent to the store", "B", what.traffic.bytes_up, traffic.bytes_up),
+        _exact("requests for input", "", what.input_traffic.requests, inputs.requests),
+        _exact("input read", "B", what.input_traffic.bytes_down, inputs.bytes_down),
+    ]
+    return [row for row in rows if row.predicted or row.happened]
+
+
+def _of_stage(stage: StageEstimate, done: Tally) -> list[Row]:
+    rows = [
+        _row("CPU time", "s", stage.core_seconds, done.cpu_seconds),
+        _row("peak memory", "B", stage.peak_memory_bytes, done.memory_bytes),
+        _row("stored", "B", stage.stored_bytes, done.stored_bytes),
+        *_exchanged(stage, [done]),
+    ]
+    return [replace(row, what=f"{stage.name}: {row.what}") for row in rows]
 
 
 def _exact(what: str, unit: str, predicted: float, happened: float) -> Row:

@@ -34,7 +34,7 @@ class TaskFacts:
     changed: Mapping[str, int]
     cut: Mapping[str, Any] | None  # the token ledger, where documents were cut
     shards: int = 0
-    stored_bytes: int = 0  # of all files of its shards
+    stored_bytes: int = 0  # of all files of its shards, or its payload for the stages before
     traffic: Mapping[str, int] | None = None  # with the store; None if the receipt is older than the counters
     input_traffic: Mapping[str, int] | None = None
 
@@ -200,4 +200,7 @@ def _facts_of_stage(value: dict[str, Any]) -> TaskFacts:
         quarantined={},
         changed={},
         cut=None,
+        stored_bytes=int(value["payload"]["size"]),
+        traffic=value.get("traffic"),
+        input_traffic=value.get("input_traffic"),
     )

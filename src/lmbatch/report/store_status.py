@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lmbatch.preprocess import (
@@ -149,7 +149,10 @@ class StoreWatcher:
         times = [item.modified for item in listed.values()] + [item.modified for item in stored]
         newest = max((time for time in times if time is not None), default=0.0)
         behind = {item.beat.worker: newest - item.modified for item in stored if item.modified is not None}
-        return self._status([item for item in seen if item.beat.task not in listed], behind, self._stages(listed, seen))
+        earlier = {stage: [task for task in listed if _stage_of(task) == stage] for stage in self._plan.earlier_stages}
+        estimate = estimate_status(self._store, self._plan.fingerprint, self._tally, earlier)
+        at_work = [item for item in seen if item.beat.task not in listed]
+        return replace(self._status(at_work, behind, self._stages(listed, seen)), estimate=estimate)
 
     def _stages(self, listed: Collection[str], seen: Sequence[TaskAtWork]) -> tuple[StageStatus, ...]:
         done = Counter(_stage_of(task) for task in listed)
@@ -194,7 +197,6 @@ class StoreWatcher:
             slowest=tuple(_finished(facts) for facts in tally.slowest),
             failures=_failures(everyone, self._done),
             stages=stages,
-            estimate=estimate_status(self._store, self._plan.fingerprint, tally),
         )
 
     def _rates(

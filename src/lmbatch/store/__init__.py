@@ -39,7 +39,7 @@ from lmbatch.store.manifest import (
     parse_stored,
     to_json,
 )
-from lmbatch.store.probe import check_publish_once
+from lmbatch.store.probe import PROBE_TRAFFIC, check_publish_once
 from lmbatch.store.retry import Backoff, retry
 from lmbatch.store.traffic import Meter, Traffic
 
@@ -47,6 +47,7 @@ __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_KEY",
     "PLAN_KEY",
+    "PROBE_TRAFFIC",
     "RECEIPTS_PREFIX",
     "SPLITS",
     "TOKENIZER_PREFIX",

@@ -7,9 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lmbatch.errors import UnsafeStoreError
 from lmbatch.store.base import Store
+from lmbatch.store.traffic import Traffic
 
 PROBE_PREFIX = ".lmbatch-probe/"
 _RACERS = 4
+# Of one check: both of the first two writes and those of the race, a look at what stands there for each that lost and
+# at the end of either test, and the two that are taken away.
+PROBE_TRAFFIC = Traffic(put=2 + _RACERS, get=2 + _RACERS, delete=2)
 
 
 def check_publish_once(store: Store) -> None:

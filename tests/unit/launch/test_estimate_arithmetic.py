@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmbatch.config import SlurmSite
-from lmbatch.corpus import FileProbe
 from lmbatch.launch.estimate.fit import Room, warnings_of
 from lmbatch.launch.estimate.forecast import Basis, forecast
 from lmbatch.launch.estimate.makespan import array_run, local_run
@@ -16,39 +14,11 @@ from lmbatch.launch.estimate.ranges import choose_ranges, shortened, spread
 from lmbatch.launch.estimate.rates import Rate, Rates, rates_of, ratio
 from lmbatch.launch.estimate.traffic import bytes_read, heartbeats, input_traffic, polls
 from lmbatch.launch.place import Place
-from lmbatch.preprocess import Plan, PlannedFile, PlannedPiece, Tally
+from lmbatch.preprocess import Plan, Tally
 from lmbatch.preprocess.estimate import Estimate, Interval, Outcome, compare
 from lmbatch.preprocess.facts import parse_facts
-from lmbatch.preprocess.plan import group_tasks
-from lmbatch.store import FileEntry, Ledger, PieceReceipt, Receipt, ShardEntry, TokenizerEntry, Traffic, to_json
-from support.wudao import config_for
-
-MIB = 2**20
-HASH = "0" * 64
-
-
-def plan_of(sizes: list[int], *, cut: bool = True, task: int = MIB, piece: int = MIB, **changes: Any) -> Plan:
-    """Files of these sizes, cut into pieces of ``piece`` bytes (if they may be), in tasks of ``task`` bytes."""
-    pieces = [
-        PlannedPiece(file=number, start=start, end=min(size, start + step), bytes=min(size, start + step) - start)
-        for number, size in enumerate(sizes)
-        for step in [piece if cut else size]
-        for start in range(0, size, step)
-    ]
-    config = config_for(Path("/none"), tasks={"bytes": task}, heartbeat_seconds=0, **changes)
-    files = tuple(
-        PlannedFile(path=f"part-{number}.json", size=size,
-                    probe=FileProbe(size=size, splittable=cut, why_not="" if cut else "it is compressed"))
-        for number, size in enumerate(sizes)
-    )  # fmt: skip
-    tokenizer = TokenizerEntry(
-        fingerprint="sha256:t", size=500, largest_id=499, eod_token="<|endoftext|>", eod_id=0,
-        files=(FileEntry(key="tokenizer/tokenizer.json", size=1000, sha256=HASH),),
-    )  # fmt: skip
-    return Plan(
-        config=config, raw="file:///raw", tokenizer=tokenizer, dtype="uint16", files=files,
-        tasks=group_tasks(pieces, task),
-    ).sealed()  # fmt: skip
+from lmbatch.store import FileEntry, Ledger, PieceReceipt, Receipt, ShardEntry, Traffic, to_json
+from support.plans import HASH, MIB, plan_of
 
 
 def receipt_of(size: int, *, tokens: int, cpu: float, documents: int = 10, docs: int = 100, **changes: Any) -> Receipt:
@@ -174,6 +144,7 @@ def test_a_local_job() -> None:
     plan = plan_of([8 * MIB, 2 * MIB], split={"validation_fraction": 0.0})
     found = estimate_of(plan)
     assert (found.tasks, found.batches, found.shards) == (10, 5, {"train": 10, "validation": 0})
+    assert (found.stages, found.units) == ((), 10)
     assert list(dict(found.documents).values()) == pytest.approx([900, 1000, 1100])
     assert found.tokens.likely == 10 * MIB / 4
     assert found.core_seconds.likely == pytest.approx(10 * 3)  # 2 s a MiB and 1 s a task

@@ -7,7 +7,6 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,15 @@ import pytest
 import yaml
 
 from lmbatch.config import PreprocessConfig, SiteConfig
-from lmbatch.launch import BatchEnd, TaskBatch, open_target, place_of, run_preprocess
+from lmbatch.launch import open_target, place_of, run_preprocess
 from lmbatch.launch.estimate import ProbeError, estimate_by_probe
 from lmbatch.launch.estimate.probe import run_probe
 from lmbatch.launch.estimate.worker import count_records
-from lmbatch.preprocess import Task, make_plan, open_raw
+from lmbatch.preprocess import make_plan, open_raw
 from lmbatch.preprocess.estimate import newest_estimate
 from lmbatch.report import store_status
 from lmbatch.store import Store, open_store
+from support.here_backend import HereBackend
 from support.wudao import config_for, record_of, text_of, write_files, write_tokenizer
 
 PLACE = place_of(SiteConfig(name="test"), "local", 2)
@@ -95,35 +95,6 @@ def test_without_a_probe_nothing_is_said_and_nothing_saved(base: Path) -> None:
 
 
 # ── a job that was not ───────────────────────────────────────────────────────────────────────────────────────────────
-class HereBackend:
-    """A batch of one task at a time, in this process: quick, and with the receipts of real tasks."""
-
-    def __init__(self) -> None:
-        self._ended: list[BatchEnd] = []
-
-    def adopt(self, run: str) -> None:
-        pass
-
-    def deal(self, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
-        return [tuple(tasks[:1])] if tasks else []
-
-    def submit(self, batches: Sequence[TaskBatch]) -> None:
-        self._ended += [BatchEnd(batch, batch.run()) for batch in batches]
-
-    def poll(self, receipts: Collection[str]) -> list[BatchEnd]:
-        ended, self._ended = self._ended, []
-        return ended
-
-    def running(self) -> list[TaskBatch]:
-        return []
-
-    def at_work(self) -> list[TaskBatch]:
-        return []
-
-    def cancel(self) -> None:
-        pass
-
-
 def run(config: PreprocessConfig) -> Store:
     result = run_preprocess(config, lambda folder: HereBackend(), place=PLACE)
     assert result.traffic.put > 0

@@ -13,8 +13,8 @@ from lmbatch.corpus.duplicates.records import DROP, Records
 Orders = npt.NDArray[np.uint64]
 
 _ROW = np.uint64(0xFFFF_FFFF)
-_LARGEST = 20
-_SHOWN = 5
+LARGEST = 20
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Clusters:
             standing = best.get(cluster.kept)
             if standing is None or cluster.size > standing.size:
                 best[cluster.kept] = cluster
-        self.largest = sorted(best.values(), key=lambda cluster: (-cluster.size, cluster.kept))[:_LARGEST]
+        self.largest = sorted(best.values(), key=lambda cluster: (-cluster.size, cluster.kept))[:LARGEST]
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ def _clusters(order: Orders, starts: npt.NDArray[np.int64], sizes: npt.NDArray[n
     several = sizes > 1
     starts, sizes = starts[several], sizes[several]
     counts = dict(zip(*(values.tolist() for values in np.unique(sizes, return_counts=True)), strict=True))
-    top = np.lexsort((order[starts], -sizes))[:_LARGEST]
+    top = np.lexsort((order[starts], -sizes))[:LARGEST]
     largest = [
-        Cluster(size, int(order[start]), tuple(order[start + 1 : start + min(size, 1 + _SHOWN)].tolist()))
+        Cluster(size, int(order[start]), tuple(order[start + 1 : start + min(size, 1 + SHOWN)].tolist()))
         for start, size in zip(starts[top].tolist(), sizes[top].tolist(), strict=True)
     ]
     return Clusters(Counter(counts), largest)

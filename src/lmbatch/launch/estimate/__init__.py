@@ -7,7 +7,8 @@
     Place (workers, site) ────────────────────────────────────────────────────────────────forecast ◀──┘
                                                                   Estimate, warnings ◀────────┘
 
-ranges, rates, makespan, traffic, forecast and fit are pure; probe and worker measure; this module looks at the place.
+ranges, rates, makespan, traffic, forecast and fit are pure, and so is what they have beside them for the stages of
+de-duplication (dedup_rates, dedup_traffic, dedup); probe and worker measure; this module looks at the place.
 `preprocess.estimate` keeps what was said and compares it with what happened.
 """
 
@@ -20,9 +21,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lmbatch.errors import LmbatchError
+from lmbatch.launch.estimate.dedup_rates import DedupRates
 from lmbatch.launch.estimate.fit import Room, warnings_of
 from lmbatch.launch.estimate.forecast import Basis, forecast
-from lmbatch.launch.estimate.probe import PROBE_BYTES, PROBE_SECONDS, RANGES, ProbeError, run_probe
+from lmbatch.launch.estimate.probe import LAUNCHER_STARTS, PROBE_BYTES, PROBE_SECONDS, RANGES, ProbeError, run_probe
 from lmbatch.launch.estimate.rates import rates_of
 from lmbatch.launch.place import Place
 from lmbatch.launch.slurm_commands import SlurmCommands
@@ -40,9 +42,6 @@ __all__ = [
     "estimate_from_receipts",
 ]
 
-# submitit starts a worker from a process of its own, which the probe does not have.
-_LAUNCHER_STARTS = 2.0
-
 
 def estimate_by_probe(
     plan: Plan,
@@ -58,31 +57,47 @@ def estimate_by_probe(
 ) -> Estimate:
     """Probe the input and say what the plan will cost. Writes nothing but a temporary folder. Raises ProbeError."""
     found = run_probe(plan, tokenizer, total_bytes=total_bytes, count=count, seconds=seconds, on_progress=on_progress)
-    startup = found.startup_seconds * _LAUNCHER_STARTS
-    return _estimate(plan, place, store, found.receipts, found.first, startup, driver_seconds, "probe")
+    basis = Basis(
+        rates=rates_of(found.receipts, found.first, plan.input_bytes),
+        startup_seconds=found.startup_seconds * LAUNCHER_STARTS,
+        driver_seconds=driver_seconds,
+        source="probe",
+        ranges=len(found.receipts),
+        measured_bytes=max(1, sum(receipt.input_bytes for receipt in found.receipts)),
+        store=store.uri,
+        raw=plan.raw,
+        array_limit=_limit_of(place),
+        dedup=found.dedup,
+    )
+    return _with_warnings(plan, place, store, basis)
 
 
 def estimate_from_receipts(
-    plan: Plan, place: Place, store: Store, receipts: Sequence[Receipt], *, startup_seconds: float
-) -> Estimate:
-    """The same from the first receipts of the run itself: for jobs so small that a probe would be felt."""
-    return _estimate(plan, place, store, receipts, None, startup_seconds, 0.0, "receipts")
-
-
-def _estimate(
     plan: Plan,
     place: Place,
     store: Store,
     receipts: Sequence[Receipt],
-    first: Receipt | None,
-    startup: float,
-    driver: float,
-    source: str,
+    *,
+    startup_seconds: float,
+    dedup: DedupRates | None = None,
 ) -> Estimate:
-    rates = rates_of(receipts, first, plan.input_bytes)
-    measured = sum(receipt.input_bytes for receipt in receipts)
-    limit = _array_limit() if place.executor == "slurm" else None
-    basis = Basis(rates, startup, driver, source, len(receipts), max(1, measured), store.uri, plan.raw, limit)
+    """The same from the first receipts of the run itself: for jobs so small that a probe would be felt."""
+    basis = Basis(
+        rates=rates_of(receipts, None, plan.input_bytes),
+        startup_seconds=startup_seconds,
+        driver_seconds=0.0,
+        source="receipts",
+        ranges=len(receipts),
+        measured_bytes=max(1, sum(receipt.input_bytes for receipt in receipts)),
+        store=store.uri,
+        raw=plan.raw,
+        array_limit=_limit_of(place),
+        dedup=dedup,
+    )
+    return _with_warnings(plan, place, store, basis)
+
+
+def _with_warnings(plan: Plan, place: Place, store: Store, basis: Basis) -> Estimate:
     estimate = forecast(plan, place, basis, made=time.time())
     warnings = tuple(warnings_of(plan, place, estimate, room_of(plan, place, store)))
     return estimate.model_copy(update={"warnings": warnings})
@@ -116,7 +131,9 @@ def _free_memory() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _array_limit() -> int | None:
+def _limit_of(place: Place) -> int | None:
+    if place.executor != "slurm":
+        return None
     try:
         limits = SlurmCommands().limits()
     except LmbatchError:  # planned where there is no Slurm

@@ -32,11 +32,6 @@ def warnings_of(plan: Plan, place: Place, estimate: Estimate, room: Room) -> Ite
     if place.executor == "slurm":
         yield from _time_limit(plan, place, estimate)
     yield from _shape(plan, place, estimate)
-    if plan.partitions is not None:
-        yield (
-            "the stages of de-duplication (sign, compare) come on top, and what they drop is not known before: "
-            "documents and tokens are what there would be without it"
-        )
     yield from _budget(plan, estimate)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-from lmbatch.launch.deal import by_bytes, input_bytes
-from lmbatch.launch.estimate.makespan import Run, array_run, local_run
+from lmbatch.launch.deal import input_bytes
+from lmbatch.launch.estimate.dedup import compare_stage, sign_stage
+from lmbatch.launch.estimate.dedup_rates import DedupRates
+from lmbatch.launch.estimate.dedup_traffic import lists_traffic
+from lmbatch.launch.estimate.intervals import LEVELS, added, each_level, largest, scaled
+from lmbatch.launch.estimate.makespan import stage_run
 from lmbatch.launch.estimate.rates import Rates
-from lmbatch.launch.estimate.traffic import driver_traffic, heartbeats, input_traffic, store_traffic
+from lmbatch.launch.estimate.traffic import Watched, driver_traffic, heartbeats, input_traffic, store_traffic
 from lmbatch.launch.place import Place
 from lmbatch.preprocess import Plan
-from lmbatch.preprocess.estimate import Estimate, Interval
+from lmbatch.preprocess.estimate import Estimate, Interval, StageEstimate
 from lmbatch.shards.dtypes import itemsize_of
 from lmbatch.shards.index import HEADER
 from lmbatch.store import SPLITS, Traffic
@@ -24,7 +27,6 @@ _INDEX_BYTES_PER_DOCUMENT = 4 + 8 + 8
 _ROW_BYTES = 150  # of a document in memory until a row group of docs.parquet is written
 _ROWS_PER_GROUP = 65_536
 _UPLOAD_BYTES_PER_SECOND = 100 * 2**20  # to object storage, which a worker waits for
-_QUEUE_SECONDS = 5.0  # from sbatch to the first element on an idle cluster; waiting for others is not foreseen
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Basis:
     store: str
     raw: str
     array_limit: int | None = None
+    dedup: DedupRates | None = None  # where the plan wants duplicates dropped
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,11 @@ class Shards:
 def forecast(plan: Plan, place: Place, basis: Basis, *, made: float) -> Estimate:
     """The estimate, without warnings. ``made`` is the time that it is made at, in seconds since the epoch."""
     rates, total = basis.rates, plan.input_bytes
-    sizes = [input_bytes(task) for task in plan.tasks]
-    shards = shards_of(plan, rates, sizes)
-    documents, tokens = rates.documents.over(total), rates.tokens.over(total)
-    s3 = basis.store.startswith("s3://")
-    index = HEADER.size + 8  # and the last document index
-    other = (
-        len(shards.sizes) * index
-        + documents.likely * _INDEX_BYTES_PER_DOCUMENT
-        + rates.docs_bytes.over(total).likely
-        + rates.task_docs_bytes * len(sizes)
-    )
-    runs = {level: _run(plan, place, basis, level) for level in ("low", "likely", "high")}
-    wall = Interval(**{level: basis.driver_seconds + run.seconds for level, run in runs.items()})
-    lengths = runs["likely"].batches
-    batches = len(lengths)
-    stored = _scaled(tokens, itemsize_of(plan.dtype), other)
+    shards = shards_of(plan, rates, [input_bytes(task) for task in plan.tasks])
+    tokenize = tokenize_stage(plan, place, basis, shards)
+    stages = (*_stages_before(plan, place, basis), tokenize)
+    wall = added((stage.wall_seconds for stage in stages), basis.driver_seconds)
+    limit = basis.array_limit
     return Estimate(
         plan=plan.fingerprint,
         made=made,
@@ -79,28 +71,77 @@ def forecast(plan: Plan, place: Place, basis: Basis, *, made: float) -> Estimate
         measured_bytes=basis.measured_bytes,
         input_bytes=total,
         tasks=len(plan.tasks),
-        batches=batches,
-        submissions=math.ceil(batches / basis.array_limit) if basis.array_limit else None,
+        batches=sum(stage.batches for stage in stages),
+        submissions=sum(math.ceil(stage.batches / limit) for stage in stages) if limit else None,
         shards=shards.by_split,
-        documents=documents,
-        tokens=tokens,
+        documents=rates.documents.over(total),
+        tokens=rates.tokens.over(total),
         dropped_share=rates.dropped_share,
         quarantined_share=rates.quarantined_share,
-        core_seconds=_scaled(rates.cpu_seconds.over(total), 1, rates.task_cpu_seconds * len(sizes)),
+        core_seconds=added(stage.core_seconds for stage in stages),
         wall_seconds=wall,
         startup_seconds=basis.startup_seconds,
-        task_seconds=Interval(
-            **{level: max(task_seconds(basis, sizes, level), default=0.0) for level in ("low", "likely", "high")}
-        ),
+        task_seconds=largest(stage.unit_seconds for stage in stages if stage.name != "compare"),
+        peak_memory_bytes=largest(stage.peak_memory_bytes for stage in stages),
+        spool_bytes=largest(stage.spool_bytes for stage in stages),
+        stored_bytes=added(stage.stored_bytes for stage in stages),
+        traffic=sum((stage.traffic for stage in stages), Traffic()),
+        input_traffic=sum((stage.input_traffic for stage in stages), Traffic()),
+        driver_traffic=_of_driver(plan, place, basis, stages),
+        stages=stages if len(stages) > 1 else (),
+    )
+
+
+def tokenize_stage(plan: Plan, place: Place, basis: Basis, shards: Shards) -> StageEstimate:
+    """Of the tasks themselves."""
+    rates, sizes = basis.rates, [input_bytes(task) for task in plan.tasks]
+    s3, total = basis.store.startswith("s3://"), plan.input_bytes
+    other = (
+        len(shards.sizes) * (HEADER.size + 8)  # and the last document index
+        + rates.documents.over(total).likely * _INDEX_BYTES_PER_DOCUMENT
+        + rates.docs_bytes.over(total).likely
+        + rates.task_docs_bytes * len(sizes)
+    )
+    runs = {
+        level: stage_run(plan.tasks, task_seconds(basis, sizes, level), place, basis.startup_seconds)
+        for level in LEVELS
+    }
+    lengths = runs["likely"].batches
+    traffic = (
+        store_traffic(plan, len(lengths), shards.sizes, round(other), s3=s3)
+        + Traffic(put=round(rates.task_puts * len(sizes)), bytes_up=round(rates.task_put_bytes * len(sizes)))
+        + heartbeats(lengths, plan.config.heartbeat_seconds)
+    )
+    if basis.dedup is not None:
+        traffic += lists_traffic(plan, basis.dedup, len(lengths))
+    return StageEstimate(
+        name="tokenize",
+        units=len(sizes),
+        batches=len(lengths),
+        core_seconds=scaled(rates.cpu_seconds.over(total), 1, rates.task_cpu_seconds * len(sizes)),
+        wall_seconds=each_level(lambda level: runs[level].seconds),
+        unit_seconds=each_level(lambda level: max(task_seconds(basis, sizes, level), default=0.0)),
         peak_memory_bytes=memory_of(plan, rates, shards, sizes, s3=s3),
         spool_bytes=spool_of_workers(plan, rates, sizes, place.workers if place.executor == "local" else 1),
-        stored_bytes=stored,
-        traffic=store_traffic(plan, batches, shards.sizes, round(other), s3=s3)
-        + Traffic(put=round(rates.task_puts * len(sizes)), bytes_up=round(rates.task_put_bytes * len(sizes)))
-        + heartbeats(lengths, plan.config.heartbeat_seconds),
+        stored_bytes=scaled(rates.tokens.over(total), itemsize_of(plan.dtype), other),
+        traffic=traffic,
         input_traffic=input_traffic(plan, s3=basis.raw.startswith("s3://")),
-        driver_traffic=driver_traffic(plan, wall.likely, min(place.workers, batches), s3=s3),
     )
+
+
+def _stages_before(plan: Plan, place: Place, basis: Basis) -> tuple[StageEstimate, ...]:
+    if basis.dedup is None:
+        return ()
+    store_s3, raw_s3 = basis.store.startswith("s3://"), basis.raw.startswith("s3://")
+    return (
+        sign_stage(plan, place, basis.dedup, store_s3=store_s3, raw_s3=raw_s3),
+        compare_stage(plan, place, basis.dedup, store_s3=store_s3),
+    )
+
+
+def _of_driver(plan: Plan, place: Place, basis: Basis, stages: Sequence[StageEstimate]) -> Traffic:
+    watched = [Watched(one.units, one.wall_seconds.likely, min(place.workers, one.batches)) for one in stages]
+    return driver_traffic(plan, watched, s3=basis.store.startswith("s3://"))
 
 
 def shards_of(plan: Plan, rates: Rates, sizes: Sequence[int]) -> Shards:
@@ -156,19 +197,3 @@ def spool_of_workers(plan: Plan, rates: Rates, sizes: Sequence[int], workers: in
         return float(sum(min(most, payload * share) for share in (1 - fraction, fraction)) + other)
 
     return Interval(**{level: workers * one(level) for level in ("low", "likely", "high")})
-
-
-def _run(plan: Plan, place: Place, basis: Basis, level: str) -> Run:
-    if place.executor == "local":
-        seconds = task_seconds(basis, [input_bytes(task) for task in plan.tasks], level)
-        return local_run(seconds, place.workers, basis.startup_seconds)
-    batches = by_bytes(plan.tasks, place.slurm.batch_bytes, place.slurm.max_parallel)
-    seconds = task_seconds(basis, [input_bytes(task) for batch in batches for task in batch], level)
-    each = iter(seconds)
-    lengths = [sum(islice(each, len(batch))) for batch in batches]
-    run = array_run(lengths, place.slurm.max_parallel, basis.startup_seconds)
-    return Run(_QUEUE_SECONDS + run.seconds + place.slurm.poll_seconds / 2, run.batches)
-
-
-def _scaled(interval: Interval, factor: float, constant: float) -> Interval:
-    return Interval(**{name: value * factor + constant for name, value in interval})

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lmbatch.errors import LmbatchError
 from lmbatch.launch.estimate import estimate_by_probe, estimate_from_receipts
+from lmbatch.launch.estimate.dedup_rates import DedupRates, dedup_rates_from_run
 from lmbatch.launch.place import Place
 from lmbatch.preprocess import Plan, Tally, read_receipts
+from lmbatch.preprocess.dedup import SignReceipt, compare_units, parse_compare, parse_sign, sign_units
 from lmbatch.preprocess.estimate import (
     Estimate,
     Outcome,
@@ -24,7 +26,8 @@ from lmbatch.preprocess.estimate import (
     save_estimate,
     save_outcome,
 )
-from lmbatch.store import Store
+from lmbatch.preprocess.merge import read_all
+from lmbatch.store import PROBE_TRAFFIC, Receipt, Store
 from lmbatch.tokens import TextTokenizer
 
 log = logging.getLogger(__name__)
@@ -45,11 +48,17 @@ class Keeper:
         self._started = self._begun = started
         self._name: str | None = None
         self._estimate: Estimate | None = None
-        self._first_after: float | None = None  # seconds until there was a receipt
+        self._first_after: dict[str, float] = {}  # by stage: seconds until there was a receipt
+        self._stage = ""
         self._wanted = False
 
-    def begin(self, done: Collection[str]) -> None:
-        """Before the first batch; ``done`` are the tasks that have receipts."""
+    def begin(self, stage: str, done: Collection[str]) -> None:
+        """Before the first batch of a stage; ``done`` are its units that have receipts."""
+        if not self._stage:
+            self._begin_run(done)
+        self._stage, self._begun = stage, time.monotonic()
+
+    def _begin_run(self, done: Collection[str]) -> None:
         with _harmless():
             found = newest_estimate(self._store, self._plan.fingerprint)
             here = (self._place.executor, self._place.workers)
@@ -59,36 +68,47 @@ class Keeper:
                 self._save(self._probed())
             else:
                 self._wanted = not done
-        self._begun = time.monotonic()
-        if self._plan.partitions is not None:  # the stages before this one are not what is estimated
-            self._started = self._begun
 
     def see(self, done: Collection[str]) -> None:
-        """These tasks have receipts: enough of them make the estimate, if there is none yet."""
+        """These units of the stage have receipts: enough of the tasks make the estimate, if there is none yet."""
         if not self._wanted or not done:
             return
-        if self._first_after is None:
-            self._first_after = time.monotonic() - self._begun
-        if len(done) < min(_RECEIPTS, -(-len(self._plan.tasks) // 3)):
+        self._first_after.setdefault(self._stage, time.monotonic() - self._begun)
+        if self._stage != "tokenize" or len(done) < min(_RECEIPTS, -(-len(self._plan.tasks) // 3)):
             return
         self._wanted = False
         with _harmless():
             chosen = [task for task in self._plan.tasks if task.id in done][:_RECEIPTS]
             receipts = list(read_receipts(self._store, chosen).values())
-            startup = max(0.0, self._first_after - max(receipt.seconds for receipt in receipts))
-            self._save(estimate_from_receipts(self._plan, self._place, self._store, receipts, startup_seconds=startup))
+            startup = self._startup("tokenize", receipts)
+            estimate = estimate_from_receipts(self._plan, self._place, self._store, receipts,
+                                              startup_seconds=startup, dedup=self._dedup_rates())  # fmt: skip
+            self._save(estimate)
 
-    def end(self, done: Tally, tasks_done: int) -> list[Row]:
-        """The manifest is written, ``tasks_done`` of the tasks by this driver: predicted against happened."""
+    def _dedup_rates(self) -> DedupRates | None:
+        """From the first receipts of the stages that are done by now."""
+        if self._plan.partitions is None:
+            return None
+        signing = [unit.id for unit in sign_units(self._plan)][:_RECEIPTS]
+        comparing = [unit.id for unit in compare_units(self._plan)][:_RECEIPTS]
+        signs = list(read_all(self._store, signing, parse_sign).values())
+        receipts = list(read_all(self._store, comparing, parse_compare).values())
+        return dedup_rates_from_run(self._plan, signs, receipts, self._startup("sign", signs))
+
+    def _startup(self, stage: str, receipts: Sequence[Receipt] | Sequence[SignReceipt]) -> float:
+        return max(0.0, self._first_after.get(stage, 0.0) - max(receipt.seconds for receipt in receipts))
+
+    def end(self, tallies: Mapping[str, Tally], done: int) -> list[Row]:
+        """The manifest is written, ``done`` units by this driver, ``tallies`` are by stage: predicted and happened."""
         rows: list[Row] = []
         if self._name is None or self._estimate is None:
             return rows
         with _harmless():
-            if tasks_done:
-                seconds, traffic = time.monotonic() - self._started, self._store.traffic.total()
-                outcome = Outcome(seconds=seconds, tasks_done=tasks_done, traffic=traffic)
-                save_outcome(self._store, self._name, outcome)
-            rows += compare(self._estimate, done, read_outcome(self._store, self._name))
+            if done:
+                seconds, traffic = time.monotonic() - self._started, self._store.traffic.total() + PROBE_TRAFFIC
+                save_outcome(self._store, self._name, Outcome(seconds=seconds, tasks_done=done, traffic=traffic))
+            earlier = {stage: tally for stage, tally in tallies.items() if stage != "tokenize"}
+            rows += compare(self._estimate, tallies["tokenize"], read_outcome(self._store, self._name), earlier)
         return rows
 
     def _probed(self) -> Estimate:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from lmbatch.launch.deal import guided
+from lmbatch.launch.deal import by_bytes, guided
+from lmbatch.launch.place import Place
+from lmbatch.preprocess import Unit
+
+# From sbatch to the first element on an idle cluster; waiting for others is not foreseen.
+_QUEUE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,13 @@ def array_run(batches: Sequence[float], parallel: int, startup: float) -> Run:
     for batch in batches:
         heapq.heapreplace(places, places[0] + startup + batch)
     return Run(max(places), tuple(batches))
+
+
+def stage_run(units: Sequence[Unit], seconds: Sequence[float], place: Place, startup: float) -> Run:
+    """Units of these lengths at a place, dealt as its backend does."""
+    if place.executor == "local":
+        return local_run(seconds, place.workers, startup)
+    each = iter(seconds)
+    batches = by_bytes(units, place.slurm.batch_bytes, place.slurm.max_parallel)
+    run = array_run([sum(islice(each, len(batch))) for batch in batches], place.slurm.max_parallel, startup)
+    return Run(_QUEUE_SECONDS + run.seconds + place.slurm.poll_seconds / 2, run.batches)

@@ -93,17 +93,20 @@ def ratio(values: Sequence[float], sizes: Sequence[int], fraction: float) -> Rat
     return Rate(value, min(1.0, _ALMOST_ALL * error * left / value))
 
 
+def fixed_part(values: Sequence[float], sizes: Sequence[float], first: float, first_size: float) -> float:
+    """``a`` of a + b·size, from the small one and the mean of the others; never negative, never all of it."""
+    size, mean = sum(sizes) / len(sizes), sum(values) / len(values)
+    if size <= first_size:
+        return 0.0
+    slope = max(0.0, (mean - first) / (size - first_size))
+    return min(max(0.0, first - slope * first_size), 0.9 * min(values))
+
+
 def _fixed(receipts: Sequence[Receipt], first: Receipt | None, of: Callable[[Receipt], float]) -> float:
-    """``a`` of a + b·bytes, from the small range and the mean of the others; never negative, never all of it."""
     if first is None:
         return 0.0
-    size = sum(receipt.input_bytes for receipt in receipts) / len(receipts)
-    mean = sum(map(of, receipts)) / len(receipts)
-    if size <= first.input_bytes:
-        return 0.0
-    slope = max(0.0, (mean - of(first)) / (size - first.input_bytes))
-    smallest = min(map(of, receipts))
-    return min(max(0.0, of(first) - slope * first.input_bytes), 0.9 * smallest)
+    sizes = [receipt.input_bytes for receipt in receipts]
+    return fixed_part(list(map(of, receipts)), sizes, of(first), first.input_bytes)
 
 
 def _tokens(receipt: Receipt) -> float:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lmbatch.corpus.stream import CHUNK_BYTES
 from lmbatch.preprocess import Plan, PlannedPiece
-from lmbatch.store import Traffic
+from lmbatch.store import PROBE_TRAFFIC, Traffic
 from lmbatch.store.s3 import part_bytes, parts_of
 
 _FIRST_BEAT_SECONDS, _BEAT_BYTES = 1.0, 600
@@ -76,23 +77,39 @@ def bytes_read(plan: Plan, piece: PlannedPiece) -> int:
     return min(file.size - piece.start, wanted)
 
 
-def driver_traffic(plan: Plan, wall_seconds: float, at_work: int, *, s3: bool) -> Traffic:
+@dataclass(frozen=True)
+class Watched:
+    """A stage that the driver watches: ``at_work`` batches at a time until all ``units`` have a receipt."""
+
+    units: int
+    seconds: float
+    at_work: int
+
+
+def driver_traffic(plan: Plan, stages: Sequence[Watched], *, s3: bool) -> Traffic:
     """What the driver exchanges with the store: it asks for the next receipt of each batch, and for heartbeats.
 
-    Each receipt is read when it is there, and again for the manifest.
+    Each receipt is read when it is there, and those of the tasks again for the manifest. It begins with a test of
+    publishing once, and ends with a look for a data card before it writes one.
     """
     names, tasks = len(plan.tokenizer.files), len(plan.tasks)
     tokenizer_bytes = sum(file.size for file in plan.tokenizer.files)
-    every = plan.config.heartbeat_seconds
-    looks = int(wall_seconds / every) if every > 0 else 0
-    return Traffic(
-        list=3 + looks,  # of receipts and estimates at the beginning, of heartbeats to the end
-        get=2 * tasks + names + round(tasks * polls(wall_seconds / max(1, tasks)) * at_work) + looks * at_work,
+    watching = sum((_watching(stage, plan.config.heartbeat_seconds) for stage in stages), Traffic())
+    return watching + Traffic(
+        list=2,  # of estimates at the beginning, of heartbeats at the end
+        get=tasks + names + 1 + PROBE_TRAFFIC.get,
         head=names if s3 else 0,
-        put=3 + names,  # plan, tokenizer, estimate, manifest
+        put=4 + names + PROBE_TRAFFIC.put,  # plan, tokenizer, estimate, card, manifest
+        delete=PROBE_TRAFFIC.delete,
         bytes_up=plan_bytes(plan) + tokenizer_bytes,
         bytes_down=tokenizer_bytes,
     )
+
+
+def _watching(stage: Watched, every: float) -> Traffic:
+    looks = int(stage.seconds / every) if every > 0 else 0
+    asked = round(stage.units * polls(stage.seconds / max(1, stage.units)) * stage.at_work)
+    return Traffic(list=1 + looks, get=stage.units + asked + looks * stage.at_work)
 
 
 def polls(gap: float) -> int:

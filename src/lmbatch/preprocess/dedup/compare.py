@@ -32,7 +32,7 @@ from lmbatch.preprocess.dedup.units import ComparePartition
 from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.plan import Plan
 from lmbatch.preprocess.task import peak_memory, receipt_key
-from lmbatch.store import Store, to_json
+from lmbatch.store import Store, Traffic, to_json
 
 
 def run_compare(
@@ -77,9 +77,10 @@ def run_compare(
         cpu_seconds=time.process_time() - cpu,
         peak_memory_bytes=peak_memory(),
         input_bytes=unit.input_bytes,
-        traffic=store.traffic.take(),
+        traffic=store.traffic.take() + Traffic(put=1),  # its own publishing, as in the receipt of a task
     )
     store.publish(receipt_key(unit.id), to_json(receipt))
+    store.traffic.take()
     return receipt
 
 

@@ -21,7 +21,7 @@ from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.plan import Plan, check_libraries
 from lmbatch.preprocess.reading import files_of, read_cleaned
 from lmbatch.preprocess.task import check_unchanged, peak_memory, receipt_key
-from lmbatch.store import PieceReceipt, Store, to_json
+from lmbatch.store import PieceReceipt, Store, Traffic, to_json
 
 _AT_ONCE = 4096  # documents whose records are held before they go to the spool
 
@@ -59,10 +59,11 @@ def run_sign(store: Store, raw: Store, plan: Plan, unit: SignTask, spool: Path, 
         cpu_seconds=time.process_time() - cpu,
         peak_memory_bytes=peak_memory(),
         input_bytes=unit.input_bytes,
-        traffic=store.traffic.take(),
+        traffic=store.traffic.take() + Traffic(put=1),  # its own publishing, as in the receipt of a task
         input_traffic=raw.traffic.take(),
     )
     store.publish(receipt_key(unit.id), to_json(receipt))
+    store.traffic.take()
     return receipt
 
 
