@@ -219,7 +219,7 @@ def test_a_probe_measures_all_stages_and_comes_true(tmp_path: Path) -> None:
         assert rows[f"{stage}: CPU time"].predicted > 0
         assert rows[f"{stage}: peak memory"].predicted > 10 * MIB
         asked = rows[f"{stage}: requests to the store"]
-        assert asked.happened == pytest.approx(asked.predicted, rel=0.15), stage
+        assert asked.happened == pytest.approx(asked.predicted, rel=0.25), stage
     for what in ("CPU time", "requests to the store", "stored"):
         parts = [rows[f"{stage}: {what}"].happened for stage in ("sign", "compare", "tokenize")]
         whole = rows["CPU time of tasks" if what == "CPU time" else what].happened

@@ -96,10 +96,10 @@ def compare_traffic(plan: Plan, rates: DedupRates, batches: int, *, s3: bool) ->
 
 
 def origins(plan: Plan, rates: DedupRates) -> float:
-    """Lookups of where the documents of the largest clusters came from: two of a pair, and one more for each copy."""
-    partitions = plan.partitions or 1
+    """Lookups of where the documents of the largest clusters came from: one that is kept, and some that are dropped."""
+    partitions, clusters = plan.partitions or 1, reasons(plan) * LARGEST
     drops = rates.most_drops * rates.documents.value * plan.input_bytes / partitions
-    return partitions * min(reasons(plan) * LARGEST * (1 + SHOWN), 2 * drops)
+    return partitions * (min(clusters, drops) + min(clusters * SHOWN, drops))
 
 
 def lists_traffic(plan: Plan, rates: DedupRates, batches: int) -> Traffic:
