@@ -10,8 +10,8 @@ from lmbatch.cli.common import human_bytes, human_seconds, print_table
 from lmbatch.preprocess.estimate import Estimate, Interval, Row
 from lmbatch.store import Traffic
 
-_IN_ONE_LINE = ("wall time", "CPU time of tasks", "tokens", "tokens, at most", "peak memory")
-_UPPER_BOUND = (
+_IN_ONE_LINE = ("wall time", "CPU time of tasks", "tokens", "peak memory")
+UPPER_BOUND = (
     "what de-duplication will drop is not known before it has run: documents, tokens and shards are those before "
     "duplicates, and requests those of the most duplicates that there can be: upper bounds"
 )
@@ -75,7 +75,7 @@ def _print_stages(estimate: Estimate) -> None:
     headings = ("stage", "units", "core-hours", "time", "memory", "spool", "in the store", "requests", "sent", "read",
                 "input read")  # fmt: skip
     print_table(headings, rows)
-    click.echo(_UPPER_BOUND)
+    click.echo(UPPER_BOUND)
 
 
 def print_rows(rows: Iterable[Row]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from lmbatch.cli.common import human_bytes, human_seconds, print_table
-from lmbatch.cli.estimate import print_estimate, print_rows
+from lmbatch.cli.estimate import UPPER_BOUND, print_estimate, print_rows
 from lmbatch.cli.preprocess import reasons, thrown_away
 from lmbatch.report import RunningTask, StoreStatus
 
@@ -33,6 +33,8 @@ def print_store(status: StoreStatus) -> None:
         click.echo("\nwhat was expected")
         if status.estimate.compared:
             print_rows(status.estimate.compared)
+            if status.estimate.predicted.stages:
+                click.echo(UPPER_BOUND)
         else:
             print_estimate(status.estimate.predicted)
 

@@ -211,7 +211,7 @@ def _contents(estimate: Estimate, done: Tally) -> list[Row]:
     at_most = estimate.tokens.model_copy(update={"low": 0.0})
     return [
         _row("documents before duplicates", "", estimate.documents, before),
-        _row("tokens, at most", "", at_most, done.tokens),
+        _row("tokens", "", at_most, done.tokens),
     ]
 
 

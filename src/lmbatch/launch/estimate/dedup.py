@@ -103,7 +103,7 @@ def _compare_memory(plan: Plan, rates: DedupRates) -> Interval:
     receipts = len(plan.tasks) * kinds(plan) * partitions * _BLOCK_MEMORY
     likely = rates.compare_memory_bytes + receipts + min(rows, ROWS_AT_ONCE) * _ROW_MEMORY
     dropped = rows * _DROP_MEMORY
-    return Interval(low=rates.compare_memory_bytes, likely=likely + rates.drops * dropped,
+    return Interval(low=rates.compare_memory_bytes, likely=likely + min(1.0, rates.drops) * dropped,
                     high=likely + dropped)  # fmt: skip
 
 
