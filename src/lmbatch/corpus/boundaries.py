@@ -8,6 +8,7 @@ an element, or the next sound thing after damage.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from lmbatch.corpus.stream import Window
 
@@ -35,17 +36,24 @@ def next_boundary(pattern: re.Pattern[bytes], window: Window, position: int) -> 
 
     The bytes before ``position`` that are in memory (CONTEXT_BYTES of them suffice) are looked at for a colon.
     """
-    for match in pattern.finditer(window.data, max(0, position - window.base)):
-        if not _is_value(window.data, match.start()):
-            return window.base + match.start()
-    return None
+    starts = _starts(pattern, window.data, max(0, position - window.base))
+    return next((window.base + start for start in starts if not _is_value(window.data, start)), None)
 
 
 def boundaries(pattern: re.Pattern[bytes], window: Window, position: int) -> list[int]:
     """Positions of all of them from ``position`` on, in order; the first is what ``next_boundary`` gives."""
     data, base = window.data, window.base
-    found = (match.start() for match in pattern.finditer(data, max(0, position - base)))
+    found = _starts(pattern, data, max(0, position - base))
     return [base + start for start in found if not _is_value(data, start)]
+
+
+def _starts(pattern: re.Pattern[bytes], data: bytearray, at: int) -> Iterator[int]:
+    """Where ``finditer`` finds matches; braces are rare in text, and ``find`` takes a tenth of the steps to one."""
+    while (at := data.find(b"{", at)) >= 0:
+        found = pattern.match(data, at)
+        if found:
+            yield at
+        at = found.end() if found else at + 1
 
 
 def _is_value(data: bytearray, start: int) -> bool:

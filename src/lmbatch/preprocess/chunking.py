@@ -2,14 +2,14 @@
 
 ::
 
-    texts ──Encoder──▶ ids end to end ──truncated · whole_chunks──▶ Cut ──split_up──▶ Examples of each document
+    texts ──Encoder──▶ ids end to end ──truncated · whole_chunks──▶ Cut ──examples_of──▶ Examples
 
 The cuts are pure functions over arrays; ``Chunker`` feeds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,11 +19,11 @@ import numpy.typing as npt
 from lmbatch.config import ChunkingConfig
 from lmbatch.store import TokenLedger
 from lmbatch.tokens import Encoder
+from lmbatch.tokens.encode import NOTHING
 from lmbatch.tokens.engines import Ids
 
 IdArray = np.ndarray[tuple[int], np.dtype[Any]]
 Counts = npt.NDArray[np.int64]
-_NOTHING = Ids(np.empty(0, np.uint32), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,16 +43,20 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """One document: the tokens of its examples end to end (maybe none), the tokens of each, and the share of its
-    own tokens that is in them, as ``kept`` of ``encoded``.
+    """What became of several texts: the tokens of all examples end to end, and of text i the ``tokens[i]`` of its
+    examples, EODs counted (0: it gives none), and the share of its own tokens that is in them, ``kept[i]`` of
+    ``encoded[i]``.
 
-    ``lengths`` is None where documents are not cut.
+    ``lengths`` are the tokens of each example and ``sequences[i]`` the examples of text i, None where documents are
+    not cut.
     """
 
-    ids: IdArray
-    lengths: list[int] | None
-    kept: int = 1
-    encoded: int = 1
+    flat: IdArray
+    tokens: Counts
+    kept: Counts
+    encoded: Counts
+    lengths: Counts | None = None
+    sequences: Counts | None = None
 
 
 def truncated(ids: Ids, length: int, eod_id: int) -> Cut:
@@ -82,14 +86,9 @@ def totals(values: Counts, runs: Counts) -> Counts:
     return found
 
 
-def split_up(cut: Cut, encoded: Counts) -> Iterator[Examples]:
+def examples_of(cut: Cut, encoded: Counts) -> Examples:
     """The examples of each text; ``encoded[i]`` are the tokens that text i had."""
-    lengths = cut.lengths.tolist()
-    tokens = totals(cut.lengths, cut.examples)
-    first = start = 0
-    for here, size, kept, had in zip(*(a.tolist() for a in (cut.examples, tokens, cut.kept, encoded)), strict=True):
-        yield Examples(cut.flat[start : start + size], lengths[first : first + here], kept, had)
-        first, start = first + here, start + size
+    return Examples(cut.flat, totals(cut.lengths, cut.examples), cut.kept, encoded, cut.lengths, cut.examples)
 
 
 def _counts(ids: Ids) -> Counts:
@@ -130,16 +129,18 @@ class Chunker:
         """What became of all tokens so far; None where none can be lost."""
         return self._tokens if self.cuts else None
 
-    def examples(self, texts: Sequence[str]) -> Iterator[Examples]:
-        """Each text's examples, in order. Raises EngineDroppedError like the encoder."""
+    def examples(self, texts: Sequence[str]) -> Examples:
+        """The examples of all texts. Raises EngineDroppedError like the encoder."""
         if self._config is None:
-            return (Examples(ids, None) for ids in self._encoder.encode(texts))
-        return self._cut(self._config, texts) if texts else iter(())
+            ids = self._encoder.encode_ended(texts)
+            counts = _counts(ids)
+            return Examples(ids.flat, counts, counts, counts)
+        return self._cut(self._config, texts)
 
-    def _cut(self, config: ChunkingConfig, texts: Sequence[str]) -> Iterator[Examples]:
+    def _cut(self, config: ChunkingConfig, texts: Sequence[str]) -> Examples:
         parts = [lines_of(text) for text in texts] if config.mode == "lines" else [[text] for text in texts]
         flat = [part for document in parts for part in document]
-        ids = self._encoder.encode_plain(flat) if flat else _NOTHING
+        ids = self._encoder.encode_plain(flat) if flat else NOTHING
         if config.mode == "drop_short":
             cut = whole_chunks(ids, config.most)
         else:
@@ -147,7 +148,7 @@ class Chunker:
         runs = np.array([len(document) for document in parts], dtype=np.int64)
         encoded = totals(_counts(ids), runs)
         self._count(config, cut, int(encoded.sum()))
-        return split_up(replace(cut, examples=totals(cut.examples, runs), kept=totals(cut.kept, runs)), encoded)
+        return examples_of(replace(cut, examples=totals(cut.examples, runs), kept=totals(cut.kept, runs)), encoded)
 
     def _count(self, config: ChunkingConfig, cut: Cut, encoded: int) -> None:
         lost = encoded - int(cut.kept.sum())

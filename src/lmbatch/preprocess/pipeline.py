@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from lmbatch.corpus import Document, Rejected, build_cleaner, split_of
 from lmbatch.errors import TaskError
-from lmbatch.preprocess.chunking import Chunker, Examples
+from lmbatch.preprocess.batches import Pending, rows_of, runs, that_fit
+from lmbatch.preprocess.chunking import Chunker
 from lmbatch.preprocess.live import LiveTask
 from lmbatch.preprocess.plan import Plan, Task
 from lmbatch.preprocess.profile import Profiler
 from lmbatch.preprocess.reading import read_cleaned
-from lmbatch.shards import ShardWriter, WrittenShard
+from lmbatch.shards import DocumentBatch, ShardWriter, WrittenShard
 from lmbatch.store import FileEntry, Ledger, PieceReceipt, ShardEntry, Split, Store
 from lmbatch.tokens import Encoder
 
@@ -40,18 +41,8 @@ class _Counts:
     changed: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def add(into: dict[str, int], key: str) -> None:
-        into[key] = into.get(key, 0) + 1
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A document on its way to the tokenizer."""
-
-    document: Document
-    piece: int
-    split: Split
-    before: str | None  # its text before cleaning, if it may be shown
+    def add(into: dict[str, int], key: str, count: int = 1) -> None:
+        into[key] = into.get(key, 0) + count
 
 
 class Pipeline:
@@ -78,7 +69,7 @@ class Pipeline:
 
     def run(self) -> None:
         """Read every piece of the task into shards, and upload them."""
-        batch: list[_Pending] = []
+        batch: list[Pending] = []
         size = 0
         with ExitStack() as cleanup:
             cleanup.callback(self._abort)
@@ -130,7 +121,7 @@ class Pipeline:
         self._store.put(entry.key, data)
         return entry
 
-    def _documents(self) -> Iterator[_Pending]:
+    def _documents(self) -> Iterator[Pending]:
         for piece, record, cleaned in read_cleaned(
             self._raw, self._plan, self._task, self._clean, self.seen, self._live
         ):
@@ -140,8 +131,8 @@ class Pipeline:
                 self._reject(kept)
             elif isinstance(record, Document):
                 split = split_of(kept, self._plan.config.split)
-                before = self._profile.before(record, kept)
-                yield _Pending(kept, piece, split, before)
+                before = self._profile.before(record, kept) if kept.changed else None
+                yield Pending(kept, piece, split, before)
         if self._sieve:
             self._sieve.finish()
 
@@ -154,38 +145,45 @@ class Pipeline:
         with self._quarantine.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def _write(self, batch: list[_Pending]) -> None:
-        documents = self._chunker.examples([pending.document.text for pending in batch])
-        for pending, examples in zip(batch, documents, strict=True):
-            if len(examples.ids):
-                self._append(pending, examples)
+    def _write(self, batch: list[Pending]) -> None:
+        if not batch:
+            return
+        examples = self._chunker.examples([pending.document.text for pending in batch])
+        rows = rows_of(batch, examples)
+        fates = [pending.split if some else None for pending, some in zip(batch, rows.tokens.tolist(), strict=True)]
+        for first, end in runs(fates):
+            if fates[first]:
+                self._extend(batch[first:end], rows.part(first, end))
             else:
-                self._drop(pending.document, examples.encoded)
+                for number in range(first, end):
+                    self._drop(batch[number].document, int(examples.encoded[number]))
         open_tokens = sum(writer.tokens for writer in self._writers.values())
         self._live.tokens = open_tokens + sum(shard.tokens for shard in self.shards)
 
-    def _append(self, pending: _Pending, examples: Examples) -> None:
-        writer = self._writer(pending.split)
-        if writer.documents and writer.bytes >= self._plan.config.shards.max_bytes:
-            self._finish(pending.split)
-            writer = self._writer(pending.split)
-        tokens = len(examples.ids)
-        # Asked after encoding: an engine in Rust has left the UTF-8 with the string.
-        text_bytes = len(pending.document.text.encode()) * examples.kept // examples.encoded
-        writer.append(
-            examples.ids,
-            piece=pending.piece,
-            position=pending.document.position,
-            id=pending.document.id,
-            text_bytes=text_bytes,
-            lengths=examples.lengths,
-        )
-        self._counts.add(self._counts.documents, pending.split)
-        self._profile.written(
-            pending.document, pending.split, tokens=tokens, text_bytes=text_bytes, before=pending.before
-        )
-        for rule in pending.document.changed:
-            self._counts.add(self._counts.changed, rule)
+    def _extend(self, run: list[Pending], rows: DocumentBatch) -> None:
+        """Write documents of one split, into as many shards as they take."""
+        split, documents = run[0].split, [pending.document for pending in run]
+        first = 0
+        while first < len(rows):
+            end = first + self._fill(split, rows.part(first, len(rows)))
+            self._counts.add(self._counts.documents, split, end - first)
+            first = end
+        before = [pending.before for pending in run]
+        self._profile.written(documents, split, tokens=rows.tokens, text_bytes=rows.text_bytes, before=before)
+        for document in documents:
+            for rule in document.changed:
+                self._counts.add(self._counts.changed, rule)
+
+    def _fill(self, split: Split, rows: DocumentBatch) -> int:
+        """Write as many of the documents as the open shard takes, one at least; how many."""
+        limit = self._plan.config.shards.max_bytes
+        writer = self._writer(split)
+        if writer.documents and writer.bytes >= limit:
+            self._finish(split)
+            writer = self._writer(split)
+        taken = that_fit(rows.tokens, limit - writer.bytes, writer.itemsize)
+        writer.extend(rows.part(0, taken))
+        return taken
 
     def _drop(self, document: Document, tokens: int) -> None:
         """A document that gives no example is dropped by name, like one that a filter takes out."""

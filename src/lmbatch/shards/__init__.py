@@ -15,6 +15,7 @@ it has one sequence or more. Other trainers read the first two files as they are
 imports ``errors`` and ``store``.
 """
 
+from lmbatch.shards.batch import DocumentBatch
 from lmbatch.shards.docs import DocumentRow, read_rows, read_table
 from lmbatch.shards.dtypes import DTYPES, DtypeName, TokenArray, dtype_for
 from lmbatch.shards.index import ShardIndex, encode_index, map_index, parse_index
@@ -24,6 +25,7 @@ from lmbatch.shards.writer import ShardWriter, WrittenShard
 
 __all__ = [
     "DTYPES",
+    "DocumentBatch",
     "DocumentRow",
     "DtypeName",
     "Shard",

@@ -62,6 +62,21 @@ class DocsWriter:
         if len(self._tokens) == ROWS_PER_GROUP:
             self._flush()
 
+    def extend(
+        self, pieces: Sequence[int], positions: Sequence[int], ids: Sequence[str | None], tokens: Sequence[int]
+    ) -> None:
+        """Adds the next documents, a column each."""
+        first = 0
+        while first < len(pieces):
+            end = first + ROWS_PER_GROUP - len(self._tokens)
+            self._pieces.extend(pieces[first:end])
+            self._positions.extend(positions[first:end])
+            self._ids.extend(ids[first:end])
+            self._tokens.extend(tokens[first:end])
+            first = end
+            if len(self._tokens) == ROWS_PER_GROUP:
+                self._flush()
+
     def close(self) -> None:
         """Writes what is left and the file's footer."""
         self._flush()

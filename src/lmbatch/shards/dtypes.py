@@ -51,8 +51,18 @@ def as_tokens(ids: Sequence[int] | np.ndarray[Any, Any], dtype: str, document: C
     target, largest = _known(dtype), _LARGEST[dtype]
     if not _fits(array, target, largest):
         _refuse(array.tolist(), dtype, largest, _name(document))
+    return _stored(array, dtype)
+
+
+def tokens_that_fit(ids: np.ndarray[Any, Any], dtype: str) -> TokenArray | None:
+    """``ids`` (1-D, some) as an array of ``dtype``; None if one may not fit, which `as_tokens` tells for certain."""
+    target = _known(dtype)
+    return _stored(ids, dtype) if _fits(ids, target, _LARGEST[dtype]) else None
+
+
+def _stored(ids: np.ndarray[Any, Any], dtype: str) -> TokenArray:
     # The bytes of an id that fits are the same with and without a sign.
-    return array.view(target) if array.dtype == _UNSIGNED[dtype] else array.astype(target, copy=False)
+    return ids.view(DTYPES[dtype]) if ids.dtype == _UNSIGNED[dtype] else ids.astype(DTYPES[dtype], copy=False)
 
 
 def _name(document: Callable[[], str] | str) -> str:
@@ -60,7 +70,7 @@ def _name(document: Callable[[], str] | str) -> str:
 
 
 def _fits(array: np.ndarray[Any, Any], target: np.dtype[Any], largest: int) -> bool:
-    """Are these integers from 0 to ``largest``? Asked for every document, so nothing is computed that is known."""
+    """Are these integers from 0 to ``largest``? Nothing is computed that is known."""
     kind = array.dtype.kind
     if kind == "u":
         return array.dtype == target or bool(np.maximum.reduce(array) <= largest)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lmbatch.errors import ShardError
+from lmbatch.shards.batch import DocumentBatch
 from lmbatch.shards.docs import DocsWriter
 from lmbatch.shards.dtypes import TokenArray, as_tokens, itemsize_of
 from lmbatch.shards.files import HashingFile
@@ -67,7 +68,7 @@ class ShardWriter:
         self._folder = folder
         self._stem = stem
         self._dtype = dtype
-        self._itemsize = itemsize_of(dtype)
+        self.itemsize = itemsize_of(dtype)  # bytes of a token
         self._lengths = array("i")
         self._firsts = array("q")
         self._examples = examples
@@ -101,7 +102,7 @@ class ShardWriter:
     @property
     def bytes(self) -> int:
         """Bytes of the payload (``.bin``) so far."""
-        return self._tokens * self._itemsize
+        return self._tokens * self.itemsize
 
     def append(
         self,
@@ -139,6 +140,40 @@ class ShardWriter:
         self._lengths.extend(sequences)
         self._tokens += len(tokens)
         self._text_bytes += text_bytes
+
+    def extend(self, batch: DocumentBatch) -> None:
+        """Adds the documents of a batch, with the same result as `append` for each of them, and its errors.
+
+        Where one is refused, those before it have been added.
+        """
+        tokens = batch.sound_tokens(self._dtype, self._examples) if len(batch) else None
+        if tokens is None:
+            self._append_each(batch)
+            return
+        counts = batch.tokens.tolist()
+        try:
+            self._bin.write(tokens.data)
+            self._rows.extend(batch.pieces, batch.positions, batch.ids, counts)
+        except BaseException:
+            self._failed = True
+            raise
+        sequences = np.ones(len(batch), np.int64) if batch.sequences is None else batch.sequences
+        self._firsts.extend((len(self._lengths) + np.cumsum(sequences) - sequences).tolist())
+        self._lengths.extend(counts if batch.lengths is None else batch.lengths.tolist())
+        self._tokens += len(tokens)
+        self._text_bytes += int(batch.text_bytes.sum())
+
+    def _append_each(self, batch: DocumentBatch) -> None:
+        for number in range(len(batch)):
+            one = batch.part(number, number + 1)
+            self.append(
+                one.flat,
+                piece=one.pieces[0],
+                position=one.positions[0],
+                id=one.ids[0],
+                text_bytes=int(one.text_bytes[0]),
+                lengths=None if one.lengths is None else one.lengths.tolist(),
+            )
 
     def close(self) -> WrittenShard:
         """Finishes the three files; they and their names are on disk when it returns."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 IdArray = np.ndarray[tuple[int], np.dtype[Any]]
+NOTHING = Ids(np.empty(0, np.uint32), np.empty(0, np.int64))
 
 
 class EngineDroppedError(Exception):
@@ -75,7 +76,12 @@ class Encoder:
 
         Raises EngineDroppedError if earlier batches of the task must be encoded again.
         """
-        return self._with_eod(self.encode_plain(texts)) if texts else []
+        ids = self.encode_ended(texts)
+        return [ids.of(number) for number in range(len(texts))]
+
+    def encode_ended(self, texts: Sequence[str]) -> Ids:
+        """The same ids end to end, each text's with its EOD."""
+        return self._with_eod(self.encode_plain(texts)) if texts else NOTHING
 
     def encode_plain(self, texts: Sequence[str]) -> Ids:
         """The same ids end to end, without any EOD; a text may have none. ``texts`` must not be empty."""
@@ -129,9 +135,12 @@ class Encoder:
         )
         self._fast = None
 
-    def _with_eod(self, ids: Ids) -> list[IdArray]:
-        flat = np.insert(ids.flat, ids.ends, np.uint32(self._eod_id))
-        if flat.max() <= np.iinfo(np.uint16).max:  # one cast for all, which spares the shards' writer one for each
-            flat = flat.astype(np.uint16)
-        ends = ids.ends + np.arange(1, len(ids.ends) + 1)
-        return [flat[start:end] for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
+    def _with_eod(self, ids: Ids) -> Ids:
+        largest = max(self._eod_id, int(ids.flat.max(initial=0)))
+        narrow = largest <= np.iinfo(np.uint16).max
+        flat = np.full(len(ids.flat) + len(ids.ends), self._eod_id, np.uint16 if narrow else np.uint32)
+        start = 0
+        for number, end in enumerate(ids.ends.tolist()):  # copies, which cost less than a mask over all tokens
+            flat[start + number : end + number] = ids.flat[start:end]
+            start = end
+        return Ids(flat, ids.ends + np.arange(1, len(ids.ends) + 1))

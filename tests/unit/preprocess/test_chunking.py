@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lmbatch.config import ChunkingConfig, fingerprint
-from lmbatch.preprocess.chunking import Cut, lines_of, split_up, totals, truncated, whole_chunks
+from lmbatch.preprocess.chunking import Cut, examples_of, lines_of, totals, truncated, whole_chunks
 from lmbatch.tokens.engines import Ids
 from support.wudao import config_for
 
@@ -23,19 +23,23 @@ def ids_of(texts: list[list[int]]) -> Ids:
     return Ids(np.array(flat, np.uint32), np.cumsum([len(text) for text in texts], dtype=np.int64))
 
 
-def examples_of(cut: Cut, texts: list[list[int]]) -> list[list[list[int]]]:
-    found = []
-    for examples in split_up(cut, np.array([len(text) for text in texts], np.int64)):
-        assert examples.lengths is not None
-        ends = np.cumsum(examples.lengths).tolist()
-        found.append([examples.ids[end - n : end].tolist() for end, n in zip(ends, examples.lengths, strict=True)])
-    return found
+def cut_up(cut: Cut, texts: list[list[int]]) -> list[list[list[int]]]:
+    found = examples_of(cut, np.array([len(text) for text in texts], np.int64))
+    assert found.lengths is not None
+    assert found.sequences is not None
+    parts = [found.flat[end - n : end].tolist() for end, n in ends_of(found.lengths)]
+    assert [sum(map(len, parts[end - n : end])) for end, n in ends_of(found.sequences)] == found.tokens.tolist()
+    return [parts[end - n : end] for end, n in ends_of(found.sequences)]
+
+
+def ends_of(counts: np.ndarray) -> list[tuple[int, int]]:
+    return list(zip(np.cumsum(counts).tolist(), counts.tolist(), strict=True))
 
 
 @given(TEXTS, LENGTHS)
 def test_truncated_keeps_the_first_tokens_and_eod(texts, length):
     cut = truncated(ids_of(texts), length, EOD)
-    assert examples_of(cut, texts) == [[[*text[: length - 1], EOD]] if text else [] for text in texts]
+    assert cut_up(cut, texts) == [[[*text[: length - 1], EOD]] if text else [] for text in texts]
     assert cut.kept.tolist() == [min(len(text), length - 1) for text in texts]
     assert cut.eod == sum(map(bool, texts))
     assert cut.flat.dtype == np.uint32
@@ -47,7 +51,7 @@ def test_whole_chunks_are_of_one_length_and_begin_at_the_beginning(texts, length
     expected = [
         [text[at : at + length] for at in range(0, len(text), length) if at + length <= len(text)] for text in texts
     ]
-    assert examples_of(cut, texts) == expected
+    assert cut_up(cut, texts) == expected
     assert cut.kept.tolist() == [len(text) // length * length for text in texts]
     assert cut.eod == 0
 

@@ -28,6 +28,7 @@ from lmbatch.preprocess.plan import PlannedPiece, choose_dtype, group_tasks
 from lmbatch.shards import DTYPES, parse_index
 from lmbatch.store import Manifest, Store, open_store, parse_manifest
 from lmbatch.tokens import load_tokenizer
+from lmbatch.tokens.engines import Ids
 from support.drive import contents, prepare, preprocess_here
 from support.wudao import config_for, write_files, write_tokenizer
 
@@ -252,9 +253,9 @@ def test_an_input_that_changes_while_it_is_read_is_refused(base: Path) -> None:
         def begin(self, place: str) -> None:
             encoder.begin(place)
 
-        def encode(self, texts: list[str]) -> list[np.ndarray]:
+        def encode_ended(self, texts: list[str]) -> Ids:
             os.utime(base / "raw" / plan.files[0].path, (2, 2))
-            return encoder.encode(texts)
+            return encoder.encode_ended(texts)
 
     with pytest.raises(InputChangedError):
         run_task(store, raw, plan, plan.tasks[0], Touching(), base / "spool")  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from shard_helpers import EOD, write_shard
 
 from lmbatch.errors import ShardError, StoreError, StoreFullError, VocabularyError
-from lmbatch.shards import Shard, ShardWriter, map_tokens, read_rows
+from lmbatch.shards import DocumentBatch, Shard, ShardWriter, map_tokens, read_rows
 from lmbatch.shards import docs as docs_module
 
 FILES = ("s.bin", "s.idx", "s.docs.parquet")
@@ -214,3 +215,70 @@ def test_documents_and_sequences_are_counted_apart(tmp_path):
     writer.append([5], piece=0, position=0, id="b", text_bytes=1, lengths=[1])
     entry = writer.close().entry("train", "s")
     assert (entry.documents, entry.sequences, entry.tokens) == (2, 3, 5)
+
+
+# ── several documents at once ────────────────────────────────────────────────────────────────────────────────────────
+DOCUMENTS = [([5, 6, 3], [2, 1]), ([7], [1]), ([8, 9, 9, 3, 3, 3], [3, 3]), ([4, 4], [2])]
+
+
+def batch_of(documents: list[tuple[list[int], list[int]]], examples: bool, kind: type = np.uint16) -> DocumentBatch:
+    count = len(documents)
+    return DocumentBatch(
+        flat=np.array([token for ids, _ in documents for token in ids], kind),
+        tokens=np.array([len(ids) for ids, _ in documents], np.int64),
+        text_bytes=np.arange(1, count + 1),
+        pieces=[0] * count,
+        positions=[10 * number for number in range(count)],
+        ids=[None if number % 2 else f"文-{number}" for number in range(count)],
+        lengths=np.array([n for _, lengths in documents for n in lengths], np.int64) if examples else None,
+        sequences=np.array([len(lengths) for _, lengths in documents], np.int64) if examples else None,
+    )
+
+
+@pytest.mark.parametrize("examples", [True, False])
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.int64])
+def test_a_batch_gives_the_bytes_of_its_documents_one_by_one(tmp_path, monkeypatch, examples, kind):
+    monkeypatch.setattr(docs_module, "ROWS_PER_GROUP", 3)
+    one, many = (ShardWriter(tmp_path, stem, "uint16", examples=examples) for stem in ("one", "many"))
+    whole = batch_of(DOCUMENTS * 2, examples, kind)
+    many.extend(whole.part(0, 5))
+    many.extend(whole.part(5, 5))
+    many.extend(whole.part(5, 8))
+    for number, (ids, lengths) in enumerate(DOCUMENTS * 2):
+        given = {"id": whole.ids[number], "text_bytes": number + 1, "lengths": lengths if examples else None}
+        one.append(ids, piece=0, position=10 * number, **given)
+    first, second = one.close(), many.close()
+    assert first.entry("train", "s") == second.entry("train", "s")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        (
+            {"flat": np.array([1, 2, 70000, 3], np.uint32)},
+            VocabularyError,
+            r"document 1 .*position 10\): token 0",
+        ),
+        ({"flat": np.array([1, 2, -5, 3], np.int64)}, VocabularyError, "document 1 "),
+        ({"tokens": np.array([4, 0])}, ShardError, "document 1 "),
+        (
+            {"lengths": np.array([3, 1]), "sequences": np.array([1, 1])},
+            ShardError,
+            "document 0 .* are not its 2",
+        ),
+        (
+            {"lengths": np.array([2, 2, 0]), "sequences": np.array([1, 2])},
+            ShardError,
+            "document 1 .* are not its 2",
+        ),
+        ({"lengths": None, "sequences": None}, ShardError, "document 0 .* are not its 2"),
+    ],
+)
+def test_a_batch_with_a_document_that_is_refused_names_it(tmp_path, changes, error, match):
+    examples = "lengths" in changes
+    good = batch_of([([1, 2], [2]), ([3, 4], [2])], examples)
+    writer = ShardWriter(tmp_path, "s", "uint16", examples=examples)
+    with pytest.raises(error, match=match):
+        writer.extend(replace(good, **changes))
+    assert writer.tokens in (0, 2, 4)
+    writer.abort()

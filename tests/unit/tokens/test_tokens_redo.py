@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tokens_helpers import Double
 
@@ -15,6 +14,7 @@ from lmbatch.launch import TaskBatch
 from lmbatch.preprocess import merge, read_receipts, run_task
 from lmbatch.store import Manifest, Receipt, Store
 from lmbatch.tokens import Encoder, load_tokenizer
+from lmbatch.tokens.engines import Ids
 from support.drive import contents, prepare
 from support.wudao import config_for, write_files, write_tokenizer
 
@@ -61,18 +61,18 @@ def test_a_wrong_engine_leaves_no_trace_in_the_bytes(base: Path, caplog: pytest.
 
 def test_the_task_was_really_begun_again(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int]] = []
-    begin, encode = Encoder.begin, Encoder.encode
+    begin, encode = Encoder.begin, Encoder.encode_ended
 
     def watch_begin(self: Encoder, place: str) -> None:
         seen.append((place, 0))
         begin(self, place)
 
-    def watch_encode(self: Encoder, texts: Sequence[str]) -> list[np.ndarray]:
+    def watch_encode(self: Encoder, texts: Sequence[str]) -> Ids:
         seen[-1] = (seen[-1][0], seen[-1][1] + 1)
         return encode(self, texts)
 
     monkeypatch.setattr(Encoder, "begin", watch_begin)
-    monkeypatch.setattr(Encoder, "encode", watch_encode)
+    monkeypatch.setattr(Encoder, "encode_ended", watch_encode)
     _, _, receipts = work(base, "wrong", *TRAPS)
     places = [place for place, _ in seen if place]
     redone = [place for place in places if places.count(place) > 1]

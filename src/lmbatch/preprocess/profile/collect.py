@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from lmbatch.config import PreprocessConfig
 from lmbatch.corpus import PLACEHOLDERS, Document, Rejected, build_redactor
-from lmbatch.preprocess.profile.histogram import count_into
-from lmbatch.preprocess.profile.samples import Reservoir, draw_of, excerpt, excerpt_at, excerpts
+from lmbatch.preprocess.profile.histogram import count_all
+from lmbatch.preprocess.profile.samples import Reservoir, draw_of, draws_of, excerpt, excerpt_at, excerpts
 from lmbatch.preprocess.profile.schema import Sample, SampleKind, TaskProfile
 from lmbatch.preprocess.profile.sources import Tally, ValueTallies, folder_depth, name_at
 from lmbatch.store import Split
+
+Amounts = npt.NDArray[np.int64]
 
 MOST_SOURCES = 256  # names of a task's profile; with more files than that it names folders
 
@@ -60,22 +66,23 @@ class Profiler:
         wanted = any(self._samples.draw(("changed", rule), place) is not None for rule in cleaned.changed)
         return self._redact(record.text) if wanted else None
 
-    def written(self, document: Document, split: Split, *, tokens: int, text_bytes: int, before: str | None) -> None:
-        """A document was written: ``tokens`` with EOD, ``text_bytes`` of UTF-8."""
-        count_into(self._tokens.setdefault(split, {}), tokens)
-        count_into(self._characters.setdefault(split, {}), len(document.text))
-        for tally in (self._source(document.path), self._values.of(document.metadata)):
-            tally.documents += 1
-            tally.tokens += tokens
-            tally.text_bytes += text_bytes
-        place = draw_of(document.path, document.position)
-        kept = self._samples.draw(("kept", ""), place)
-        if kept is not None:
-            self._samples.add(self._sample(document, "kept", "", kept, tokens, None))
-        for rule in document.changed:
-            changed = self._samples.draw(("changed", rule), place)
-            if changed is not None:
-                self._samples.add(self._sample(document, "changed", rule, changed, tokens, before))
+    def written(
+        self, documents: Sequence[Document], split: Split, *, tokens: Amounts, text_bytes: Amounts,
+        before: Sequence[str | None],
+    ) -> None:  # fmt: skip
+        """Documents were written: of each its ``tokens`` with EOD and ``text_bytes`` of UTF-8."""
+        characters = np.fromiter((len(document.text) for document in documents), np.int64, len(documents))
+        count_all(self._tokens.setdefault(split, {}), tokens)
+        count_all(self._characters.setdefault(split, {}), characters)
+        self._count_sources(documents, tokens, text_bytes)
+        self._count_values(documents, tokens, text_bytes)
+        places = draws_of((document.path, document.position) for document in documents)
+        for number in self._samples.candidates(("kept", ""), places):
+            self._offer(documents[number], "kept", "", int(places[number]), int(tokens[number]), None)
+        for number, document in enumerate(documents):
+            for rule in document.changed:
+                place, shown = int(places[number]), before[number]
+                self._offer(document, "changed", rule, place, int(tokens[number]), shown)
 
     def finish(self) -> TaskProfile:
         """Everything, in a fixed order."""
@@ -97,6 +104,27 @@ class Profiler:
         if found is None:
             found = self._sources[name] = Tally()
         return found
+
+    def _count_sources(self, documents: Sequence[Document], tokens: Amounts, text_bytes: Amounts) -> None:
+        numbers: dict[str, list[int]] = {}
+        for number, document in enumerate(documents):
+            numbers.setdefault(document.path, []).append(number)
+        for path, mine in numbers.items():
+            self._source(path).add(len(mine), int(tokens[mine].sum()), int(text_bytes[mine].sum()))
+
+    def _count_values(self, documents: Sequence[Document], tokens: Amounts, text_bytes: Amounts) -> None:
+        if self._values.name is None:
+            self._values.without.add(len(documents), int(tokens.sum()), int(text_bytes.sum()))
+            return
+        for document, some, size in zip(documents, tokens.tolist(), text_bytes.tolist(), strict=True):
+            self._values.of(document.metadata).add(1, some, size)
+
+    def _offer(
+        self, document: Document, kind: SampleKind, reason: str, place: int, tokens: int, before: str | None
+    ) -> None:
+        draw = self._samples.draw((kind, reason), place)
+        if draw is not None:
+            self._samples.add(self._sample(document, kind, reason, draw, tokens, before))
 
     def _sample(
         self, document: Document, kind: SampleKind, reason: str, draw: int, tokens: int, before: str | None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 
+import numpy as np
+import numpy.typing as npt
+
 Histogram = Mapping[int, int]  # lower end of a bin → how many lengths lie in it
 
 _BITS = 3  # leading bits that a bin's lower end keeps: the first is always 1, so 4 bins to a doubling
@@ -28,6 +31,14 @@ def count_into(histogram: MutableMapping[int, int], length: int) -> None:
     """Count one length."""
     lower = lower_end(length)
     histogram[lower] = histogram.get(lower, 0) + 1
+
+
+def count_all(histogram: MutableMapping[int, int], lengths: npt.NDArray[np.int64]) -> None:
+    """Count many lengths; the bins are those of `lower_end`."""
+    bits = np.frexp(lengths)[1]  # exact up to 53 bits: of n > 0 what n.bit_length() is
+    shift = np.maximum(bits - _BITS, 0)
+    for lower, count in zip(*np.unique(lengths >> shift << shift, return_counts=True), strict=True):
+        histogram[int(lower)] = histogram.get(int(lower), 0) + int(count)
 
 
 def quantile(histogram: Histogram, share: float) -> float | None:

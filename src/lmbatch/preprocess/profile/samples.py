@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
+
+import numpy as np
+import numpy.typing as npt
 
 from lmbatch.preprocess.profile.schema import Sample, SampleKind
 
@@ -19,6 +22,21 @@ def draw_of(path: str, position: int) -> int:
     """64 bits that depend on the place of a record alone."""
     message = f"{path}\0{position}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(message, digest_size=8).digest(), "big")
+
+
+def draws_of(places: Iterable[tuple[str, int]]) -> npt.NDArray[np.uint64]:
+    """`draw_of` for many paths and positions."""
+    digests = []
+    for path, position in places:
+        hashed = _hash_of(path).copy()
+        hashed.update(b"%d" % position)
+        digests.append(hashed.digest())
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+
+
+@lru_cache(maxsize=64)
+def _hash_of(path: str) -> hashlib.blake2b:
+    return hashlib.blake2b(f"{path}\0".encode("utf-8", "surrogatepass"), digest_size=8)
 
 
 @cache
@@ -39,6 +57,15 @@ class Reservoir:
         draw = place ^ _salt(bucket)
         kept = self._kept.get(bucket, ())
         return draw if len(kept) < self.limit or (kept and draw <= kept[-1][0]) else None
+
+    def candidates(self, bucket: Bucket, places: npt.NDArray[np.uint64]) -> list[int]:
+        """The numbers of those ``places`` that `draw` may want: all of them until the bucket is full."""
+        kept = self._kept.get(bucket, ())
+        if len(kept) < self.limit:
+            return list(range(len(places)))
+        limit = kept[-1][0] if kept else -1
+        draws = places ^ np.uint64(_salt(bucket))
+        return [] if limit < 0 else np.flatnonzero(draws <= np.uint64(limit)).tolist()
 
     def add(self, sample: Sample) -> None:
         """Keep the sample while it is among the smallest."""

@@ -24,6 +24,12 @@ class Tally:
     dropped: int = 0
     quarantined: int = 0
 
+    def add(self, documents: int, tokens: int, text_bytes: int) -> None:
+        """So many documents were written."""
+        self.documents += documents
+        self.tokens += tokens
+        self.text_bytes += text_bytes
+
     def counts(self) -> Counts:
         """As they are stored."""
         return Counts(**asdict(self))

@@ -19,7 +19,7 @@ class UnfitError(Exception):
 class Ids:
     """Ids of several texts, end to end: those of text i are ``flat[ends[i-1]:ends[i]]``.
 
-    ``flat`` is uint32, ``ends`` int64, both 1-D.
+    ``flat`` is uint32 (or uint16 where that is said), ``ends`` int64, both 1-D.
     """
 
     flat: IdArray
