@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lmbatch.train.stop import StopFlag
+from lmbatch.train.stop import StopFlag, leave
 
 # Before every other import: a signal that comes while they are going on is a stop request too.
 _STARTED = time.monotonic()
@@ -114,6 +114,4 @@ def main(arguments: Sequence[str] | None = None, stop: StopFlag | None = None) -
 
 
 if __name__ == "__main__":
-    code = main(stop=_STOP)
-    sys.stdout.flush()
-    sys.exit(code)
+    leave(main(stop=_STOP))

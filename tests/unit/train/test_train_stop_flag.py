@@ -34,6 +34,18 @@ def test_a_signal_sets_the_flag_and_the_first_one_stays(handlers, number):
         stop.check()
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_comes_at_the_very_end_does_not_change_the_exit_code(number):
+    # An interpreter that shuts down puts the handlers back before it takes modules apart.
+    code = (
+        "import os, sys\nfrom lmbatch.train.stop import StopFlag, leave\n"
+        f"class Late:\n    def __del__(self, kill=os.kill, own=os.getpid()): kill(own, {int(number)})\n"
+        "late = Late()\nStopFlag().install()\nprint('said', end='')\nleave(75)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (75, "said")
+
+
 def test_a_file_is_the_second_channel_and_is_removed_when_honoured(tmp_path):
     stop = StopFlag()
     stop.watch(tmp_path / "stop")
