@@ -57,7 +57,10 @@ fi
 
 # A process that had only begun to start when the notice came has died of it instead of saving.
 echo "job $SLURM_JOB_ID, attempt ${SLURM_RESTART_COUNT:-0}: exit code $code$notice"
-if [ "$code" -eq 75 ] || { [ -n "$notice" ] && [ "$code" -ne 0 ]; }; then scontrol requeue "$SLURM_JOB_ID"; fi
+if [ "$code" -eq 75 ] || { [ -n "$notice" ] && [ "$code" -ne 0 ]; }; then
+  # A controller that is being restarted: each call waits for it for about 20 seconds.
+  for _ in {1..30}; do scontrol requeue "$SLURM_JOB_ID" && break; sleep 1; done
+fi
 exit "$code"
 """
 

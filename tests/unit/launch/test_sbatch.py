@@ -53,13 +53,13 @@ def test_bash_and_python_agree_on_the_port(restarts: str) -> None:
 JUDGE = 'bad=$(cat "$(dirname "$0")/../bad" 2>/dev/null); printf %s "$bad"; [ -z "$bad" ]'
 
 
-def run_with(tmp_path: Path, srun: str, **environ: str) -> tuple[int, str, list[str]]:
+def run_with(tmp_path: Path, srun: str, *, scontrol: str = "", **environ: str) -> tuple[int, str, list[str]]:
     """Run the script with stand-ins for Slurm's commands; its exit code, its output, and what was asked of Slurm."""
     bin_folder, requeued = tmp_path / "bin", tmp_path / "requeued"
     bin_folder.mkdir()
     for name, body in (
         ("srun", srun),
-        ("scontrol", f'echo "$@" >> {requeued}'),
+        ("scontrol", f'echo "$@" >> {requeued}\n{scontrol}'),
         ("sbatch", f'echo "sbatch $@" >> {requeued}'),
         ("python", JUDGE),
     ):
@@ -78,6 +78,11 @@ def run_with(tmp_path: Path, srun: str, **environ: str) -> tuple[int, str, list[
 @pytest.mark.parametrize(("code", "requeued"), [(0, []), (1, []), (2, []), (75, ["requeue 12"]), (143, [])])
 def test_only_a_saved_stop_is_requeued(tmp_path: Path, code: int, requeued: list[str]) -> None:
     assert run_with(tmp_path, f"exit {code}")[::2] == (code, requeued)
+
+
+def test_a_controller_that_is_away_is_asked_again(tmp_path: Path) -> None:
+    once = "mkdir asked 2>/dev/null && exit 1; exit 0"
+    assert run_with(tmp_path, "exit 75", scontrol=once)[::2] == (75, ["requeue 12"] * 2)
 
 
 def test_notice_is_passed_on_and_waited_for(tmp_path: Path) -> None:
