@@ -43,6 +43,8 @@ PROGRAMS = {
     "mariadb-install-db": "mariadb-server",
     "unshare": "util-linux",
 }  # by the Debian package that brings it
+# In the order in which they start, each with a question that it answers when it is up.
+SERVICES = {"slurmdbd": ["sacctmgr", "-n", "show", "cluster"], "slurmctld": ["scontrol", "ping"]}
 LONGEST_STATE = 70  # of the folder's path: names of Unix sockets end at 108 characters
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -133,6 +135,15 @@ class SlurmCluster:
                 raise ClusterError("the cluster does not run: use `up` first")
             self._start_node(number)
 
+    def stop_service(self, name: str) -> None:
+        """End slurmctld or slurmdbd, as a restart does; what runs on the nodes goes on."""
+        self._daemon(self._service(name)).end(signal.SIGTERM)
+
+    def start_service(self, name: str) -> None:
+        """Start slurmctld or slurmdbd again and wait until it answers; one that runs is left as it is."""
+        with self._locked():
+            self._start_service(self._service(name))
+
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run one of Slurm's commands against the cluster."""
         environment = {**os.environ, **self.environment}
@@ -197,13 +208,15 @@ class SlurmCluster:
         client = ["mariadb", "--no-defaults", f"--socket={state}/database/socket", "-uslurm",
                   f"-p{settings.password}", "-e", "select 1", DATABASE]  # fmt: skip
         self._await("mariadbd", client)
-        self._start("slurmdbd", ["slurmdbd", "-D"])
-        self._await("slurmdbd", ["sacctmgr", "-n", "show", "cluster"])
-        self._start("slurmctld", ["slurmctld", "-D"])
-        self._await("slurmctld", ["scontrol", "ping"])
+        for name in SERVICES:
+            self._start_service(name)
         for number in range(1, settings.nodes + 1):
             self._start_node(number)
         self._wait("nodes", lambda: self._idle_nodes() == settings.nodes)
+
+    def _start_service(self, name: str) -> None:
+        self._start(name, [name, "-D"])
+        self._await(name, SERVICES[name])
 
     def _database_command(self) -> list[str]:
         folder = self.state / "database"
@@ -270,6 +283,12 @@ class SlurmCluster:
         if not 0 < number <= len(names):
             raise ClusterError(f"there is no node {number}: this cluster has 1 to {len(names)}")
         return names[number - 1]
+
+    @staticmethod
+    def _service(name: str) -> str:
+        if name not in SERVICES:
+            raise ClusterError(f"{name} is none of {', '.join(SERVICES)}")
+        return name
 
     def _daemon(self, name: str) -> Daemon:
         return Daemon(self.state / "run" / f"{name}.pid")

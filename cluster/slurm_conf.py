@@ -93,7 +93,7 @@ def _behaviour(settings: Settings) -> list[str]:
         "SlurmdTimeout=10",  # a dead node is noticed after 10 to 35 s
         "MessageTimeout=10",
         "KillWait=5",
-        "UnkillableStepTimeout=30",
+        "UnkillableStepTimeout=120",  # a step whose end met no controller tries again after a minute
         "InactiveLimit=0",
         "MinJobAge=300",
         "CompleteWait=0",

@@ -13,6 +13,8 @@ import pytest
 
 from support.drive import preprocess_here
 from support.slurm_site import ARRAY, NODES, Site, SlurmCluster, config_of, wait_until
+from support.slurm_train import DETERMINED, STEPS, NewJob, TrainingJob
+from support.tiny_corpus import write_corpus
 from support.wudao import write_files, write_tokenizer
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
@@ -58,3 +60,27 @@ def site(slurm_cluster: SlurmCluster, corpus: Path, tmp_path: Path) -> Iterator[
             process.communicate()
     slurm_cluster.run("scancel", "--quiet", f"--user={os.getuid()}")
     wait_until(lambda: not site.queue(), what="for an empty queue")
+
+
+@pytest.fixture(scope="session")
+def quiet(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
+    """A training job that nobody disturbs."""
+    base = tmp_path_factory.mktemp("train")
+    store = write_corpus(base / "corpus")
+    job = TrainingJob(slurm_cluster, base, store, "quiet").submit()
+    job.wait_over()
+    assert job.status().step == STEPS, job.text()
+    return job
+
+
+@pytest.fixture(scope="session")
+def alone(quiet: TrainingJob) -> TrainingJob:
+    """The same on one process without Slurm, of a config whose numbers do not depend on how many there are."""
+    return TrainingJob(quiet.cluster, quiet.base, quiet.store, "alone").train_here(*DETERMINED)
+
+
+@pytest.fixture
+def new_job(quiet: TrainingJob) -> Iterator[NewJob]:
+    yield lambda name: TrainingJob(quiet.cluster, quiet.base, quiet.store, name)
+    quiet.cluster.run("scancel", "--quiet", f"--user={os.getuid()}")
+    wait_until(lambda: not quiet.cluster.run("squeue", "-h").stdout.split(), what="for an empty queue")

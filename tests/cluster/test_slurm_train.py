@@ -5,38 +5,12 @@ Each drill compares its curve and its samples, bit for bit, with those of a job 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-
 import pytest
 
-from support.slurm_site import SlurmCluster, wait_until
-from support.slurm_train import STEPS, TrainingJob
-from support.tiny_corpus import write_corpus
+from support.slurm_site import wait_until
+from support.slurm_train import DETERMINED, NewJob, TrainingJob
 
 pytestmark = pytest.mark.slow
-
-# Dropout is drawn on each process, so it differs by the world size.
-DETERMINED = tuple(f"model.config.{kind}_pdrop=0" for kind in ("resid", "embd", "attn"))
-NewJob = Callable[[str], TrainingJob]
-
-
-@pytest.fixture(scope="module")
-def quiet(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
-    """A job that nobody disturbs."""
-    base = tmp_path_factory.mktemp("train")
-    store = write_corpus(base / "corpus")
-    job = TrainingJob(slurm_cluster, base, store, "quiet").submit()
-    job.wait_over()
-    assert job.status().step == STEPS, job.text()
-    return job
-
-
-@pytest.fixture
-def new_job(quiet: TrainingJob) -> Iterator[NewJob]:
-    yield lambda name: TrainingJob(quiet.cluster, quiet.base, quiet.store, name)
-    quiet.cluster.run("scancel", "--quiet", f"--user={os.getuid()}")
-    wait_until(lambda: not quiet.cluster.run("squeue", "-h").stdout.split(), what="for an empty queue")
 
 
 def test_two_nodes_train_one_model(quiet: TrainingJob) -> None:
@@ -64,26 +38,10 @@ def test_notice_at_any_moment_costs_nothing(quiet: TrainingJob, new_job: NewJob)
 def test_a_preempted_job_comes_back_by_itself(quiet: TrainingJob, new_job: NewJob) -> None:
     job = new_job("preempted").submit("--partition=scav", hold="step-6")
     job.wait_held(0, "step-6")
-    urgent = quiet.cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    assert urgent.returncode == 0
+    job.preempt()
     job.wait_over(120)
     job.assert_like(quiet)
     assert [(attempt.why, attempt.steps_lost) for attempt in job.status().attempts] == [("stopped", 0), ("finished", 0)]
-
-
-def test_launch_logs_and_stop_from_the_command_line(quiet: TrainingJob, new_job: NewJob) -> None:
-    job = new_job("launched").launch(hold="step-6")
-    assert "of this run is" in job.lmbatch("launch", "train", "--config", str(job.config()), "--on", str(job.site))
-    job.wait_held(0, "step-6")
-    assert f"job {job.id}: RUNNING" in job.lmbatch("status", str(job.run))
-    assert "0: " in job.lmbatch("logs", str(job.run), "--rank", "0")
-    stopping = job.begin("stop", str(job.run))
-    wait_until(lambda: (job.run / "stop").exists())
-    quiet.cluster.run("scancel", "--signal=USR2", f"{job.id}.0")  # only the main process sees the file while it is held
-    assert "saved and stopped" in stopping.communicate(timeout=60)[0]
-    wait_until(lambda: job.state() == "", what="for the job to be gone for good")
-    (attempt,) = job.status().attempts
-    assert (attempt.why, attempt.last_saved_step) == ("stopped", 7)
 
 
 def test_a_requeue_by_hand_saves_first(quiet: TrainingJob, new_job: NewJob) -> None:
@@ -107,8 +65,9 @@ def test_scancel_saves_and_stays_cancelled(quiet: TrainingJob, new_job: NewJob) 
     job.assert_like(quiet)
 
 
-def test_another_number_of_nodes_goes_on_with_the_same_samples(quiet: TrainingJob, new_job: NewJob) -> None:
-    alone = new_job("alone").train_here(*DETERMINED)
+def test_another_number_of_nodes_goes_on_with_the_same_samples(
+    quiet: TrainingJob, alone: TrainingJob, new_job: NewJob
+) -> None:
     job = new_job("smaller").submit(hold="step-6", sets=DETERMINED)
     job.wait_held(0, "step-6")
     quiet.cluster.run("scancel", job.id)
@@ -119,9 +78,14 @@ def test_another_number_of_nodes_goes_on_with_the_same_samples(quiet: TrainingJo
     job.assert_close_to(alone, 1e-5)
 
 
-def test_zero_on_two_nodes_goes_on_without_deepspeed_on_one(quiet: TrainingJob, new_job: NewJob) -> None:
-    job = new_job("zero").submit(hold="step-6", sets=(*DETERMINED, "engine.name=deepspeed", "engine.zero_stage=3"))
+def test_zero_on_two_nodes_goes_on_without_deepspeed_on_one(
+    quiet: TrainingJob, alone: TrainingJob, new_job: NewJob
+) -> None:
+    zero = (*DETERMINED, "engine.name=deepspeed", "engine.zero_stage=3")
+    job = new_job("zero").submit("--partition=scav", hold="step-6", sets=zero)
     job.wait_held(0, "step-6")
+    job.preempt()
+    wait_until(lambda: job.state() == "PENDING", what="for the requeue")
     quiet.cluster.run("scancel", job.id)
     wait_until(lambda: job.state() == "", what="for the job to leave the queue")
     job.submit(nodes=1, sets=DETERMINED)
@@ -129,8 +93,9 @@ def test_zero_on_two_nodes_goes_on_without_deepspeed_on_one(quiet: TrainingJob, 
     first, second = job.status().attempts
     assert (first.world_size, first.why, second.world_size, second.why) == (2, "stopped", 1, "finished"), job.text()
     assert second.resumed_from == first.last_step == 7
+    assert job.status().steps_lost == 0
     assert "engine deepspeed zero 3, 2 processes" in job.text()
-    job.assert_close_to(new_job("zero-alone").train_here(*DETERMINED), 1e-5)
+    job.assert_close_to(alone, 1e-5)
 
 
 def test_a_node_without_power_costs_what_was_not_saved(quiet: TrainingJob, new_job: NewJob) -> None:

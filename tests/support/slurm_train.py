@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "slurm" / "train_gpt2_zh.sbatch"
 HELD = ROOT / "tests" / "cluster" / "held_training"
 STEPS = 20
+# Dropout is drawn on each process, so it differs by the world size.
+DETERMINED = tuple(f"model.config.{kind}_pdrop=0" for kind in ("resid", "embd", "attn"))
 
 
 @dataclass
@@ -107,6 +110,15 @@ class TrainingJob:
         subprocess.run(command, check=True, capture_output=True, env=environ, cwd=self.base)
         return self
 
+    def interactive(self, *options: str, hold: str) -> subprocess.Popen[bytes]:
+        """srun from a terminal; what it says goes to the log."""
+        train = (sys.executable, "-m", "lmbatch.train", "--config", str(self.config()))
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                ["srun", "--nodes=2", "--time=30", *options, *train], stdout=log, stderr=log, cwd=self.base,
+                env={**self.environment(hold), "ACCELERATE_USE_CPU": "true"}, start_new_session=True,
+            )  # fmt: skip
+
     @property
     def log(self) -> Path:
         return self.base / f"{self.name}.log"
@@ -114,6 +126,24 @@ class TrainingJob:
     def notice(self) -> None:
         """What Slurm gives to the batch shell at a preemption or before the time limit."""
         self.cluster.run("scancel", "--signal=USR2", "--batch", self.id)
+
+    def notice_to_rank(self, attempt: int, place: str, rank: int) -> None:
+        """Notice to one held process alone, and then the others may go on."""
+        pid = (self.marks / f"{attempt}-{place}-rank{rank}").read_text(encoding="utf-8")
+        node = self.cluster.settings.names[rank]
+        where = ("srun", f"--jobid={self.id}", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node}")
+        done = self.cluster.run(*where, "kill", "-USR2", pid)
+        assert done.returncode == 0, done.stderr
+        self.go_on(attempt)
+
+    def go_on(self, attempt: int) -> None:
+        """Let those that are held go on without notice."""
+        (self.marks / f"go-{attempt}").touch()
+
+    def preempt(self) -> None:
+        """A job of higher priority wants both nodes for a moment."""
+        command = ("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+        assert self.cluster.run(*command).returncode == 0
 
     def wait_held(self, attempt: int, place: str, processes: int = 2) -> None:
         wait_until(
@@ -144,3 +174,6 @@ class TrainingJob:
         assert found.same_samples, found
         assert found.steps_compared == found.steps_first == found.steps_second
         assert found.largest_loss_difference <= tolerance, found
+
+
+NewJob = Callable[[str], TrainingJob]

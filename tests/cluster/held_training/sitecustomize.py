@@ -1,7 +1,9 @@
-"""On the Python path of a training job: holds each attempt at a chosen place until notice has reached the process.
+"""On the Python path of a training job: holds each attempt at a chosen place until notice has reached the process,
+or until the file ``go-ATTEMPT`` lies in the folder of marks.
 
 LMBATCH_TEST_HOLD names the places of the attempts, ``start,data,step-7,evaluation,save`` for example; an attempt beyond
-the list is left alone. A process that is held leaves its mark in the folder LMBATCH_TEST_MARKS.
+the list is left alone. A process that is held leaves its mark, a file with its number, in the folder
+LMBATCH_TEST_MARKS.
 """
 
 import importlib.abc
@@ -18,9 +20,12 @@ PLACE = dict(enumerate(PLACES)).get(ATTEMPT, "")
 
 def hold() -> None:
     rank = os.environ.get("SLURM_PROCID", "0")
-    (Path(os.environ["LMBATCH_TEST_MARKS"]) / f"{ATTEMPT}-{PLACE}-rank{rank}").touch()
+    marks = Path(os.environ["LMBATCH_TEST_MARKS"])
+    mark = marks / f"{ATTEMPT}-{PLACE}-rank{rank}"
+    mark.with_name(f".{mark.name}").write_text(str(os.getpid()))
+    mark.with_name(f".{mark.name}").rename(mark)
     stop = sys.modules["__main__"]._STOP
-    while stop.reason is None:
+    while stop.reason is None and not (marks / f"go-{ATTEMPT}").exists():
         time.sleep(0.02)
 
 
