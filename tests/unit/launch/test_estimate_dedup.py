@@ -19,14 +19,14 @@ from lmbatch.launch.estimate.dedup_rates import DedupRates, dedup_rates_from_run
 from lmbatch.launch.estimate.dedup_traffic import compare_traffic, filled, lists_traffic, shares, sign_traffic
 from lmbatch.launch.estimate.forecast import Basis, forecast
 from lmbatch.launch.estimate.rates import Rate, Rates
-from lmbatch.launch.estimate.traffic import store_traffic
+from lmbatch.launch.estimate.traffic import Watched, driver_traffic, store_traffic
 from lmbatch.launch.place import Place
 from lmbatch.preprocess import Plan, make_plan, read_receipts, stages_of, store_plan
 from lmbatch.preprocess.dedup import CompareReceipt, SignReceipt, parse_compare, parse_sign
 from lmbatch.preprocess.estimate import Estimate, Row, save_estimate
 from lmbatch.preprocess.merge import read_all
 from lmbatch.report import store_status
-from lmbatch.store import Receipt, Store, Traffic
+from lmbatch.store import PROBE_TRAFFIC, Receipt, Store, Traffic, check_publish_once, open_store
 from support.duplicates import dedup_config, edited, original, record
 from support.here_backend import HereBackend
 from support.plans import MIB, plan_of
@@ -160,10 +160,10 @@ def one_batch_each(store: Store, plan: Plan, spool: Path) -> None:
         assert TaskBatch(store.uri, tuple(unit.id for unit in stage.units), str(spool)).run() == {}
 
 
-def test_requests_are_those_that_the_receipts_counted(tmp_path: Path) -> None:
+def check_requests(tmp_path: Path, target: str, *, s3: bool) -> None:
     """With so many duplicates that every list is full, what is said of them is no upper bound but what happens."""
     write_corpus(tmp_path, originals=70, copies=7, edits=9)
-    config = config_in(tmp_path, 60_000, 400_000)
+    config = config_in(tmp_path, 60_000, 400_000).model_copy(update={"store": target})
     store = open_target(config)
     plan = store_plan(store, *make_plan(config))
     assert plan.partitions == 3
@@ -174,14 +174,37 @@ def test_requests_are_those_that_the_receipts_counted(tmp_path: Path) -> None:
     tasks = list(read_receipts(store, plan.tasks).values())
 
     rates = dedup_rates_from_run(plan, signs, compares, 0.0)
-    said = sign_traffic(plan, rates, 1, s3=False)
+    said = sign_traffic(plan, rates, 1, s3=s3)
     assert (requests(said), said.bytes_up) == (requests(total(signs)), total(signs).bytes_up)
-    said = compare_traffic(plan, rates, 1, s3=False)
+    said = compare_traffic(plan, rates, 1, s3=s3)
     assert requests(said) == requests(total(compares))
     assert said.bytes_up == pytest.approx(total(compares).bytes_up, rel=0.01)
     shards = [shard.bin.size for receipt in tasks for shard in receipt.shards]
-    said = store_traffic(plan, 1, shards, 0, s3=False) + lists_traffic(plan, rates, 1)
+    said = store_traffic(plan, 1, shards, 0, s3=s3) + lists_traffic(plan, rates, 1)
     assert requests(said + Traffic(put=2 * len(tasks))) == requests(total(tasks))  # a profile and the receipt
+
+
+def test_requests_are_those_that_the_receipts_counted(tmp_path: Path) -> None:
+    check_requests(tmp_path, str(tmp_path / "store"), s3=False)
+
+
+def test_requests_to_object_storage_are_those_that_the_receipts_counted(tmp_path: Path, s3_uri: str) -> None:
+    check_requests(tmp_path, s3_uri, s3=True)
+
+
+def test_requests_of_the_driver_are_those_that_it_counted(tmp_path: Path) -> None:
+    checked = open_store(str(tmp_path / "checked"))
+    check_publish_once(checked)
+    assert requests(checked.traffic.total()) == requests(PROBE_TRAFFIC)
+
+    write_corpus(tmp_path, originals=40, copies=1, edits=0)
+    config = config_in(tmp_path, 10_000, 30_000)
+    plan, _ = make_plan(config)
+    done = run_preprocess(config, lambda folder: HereBackend(places=2))
+    # Batches of this backend end at once, so that nobody asks for the receipts of batches at work.
+    said = driver_traffic(plan, [Watched(len(stage.units), 0.0, 0) for stage in stages_of(plan)], s3=False)
+    of_the_estimate = Traffic(list=1, put=1)
+    assert requests(said) == requests(done.traffic + of_the_estimate)
 
 
 def expected_rows(config: PreprocessConfig) -> dict[str, Row]:
