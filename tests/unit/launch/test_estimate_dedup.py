@@ -54,8 +54,8 @@ def signed_plan(sizes: list[int], partitions: int = 2, dedup: dict[str, Any] | N
     return plan.model_copy(update={"partitions": partitions})
 
 
-def estimate_of(plan: Plan, place: Place, store: str = "file:///store") -> Estimate:
-    basis = Basis(RATES, 3.0, 1.0, "probe", 8, MIB, store, plan.raw, array_limit=4, dedup=DEDUP)
+def estimate_of(plan: Plan, place: Place, store: str = "file:///store", dedup: DedupRates = DEDUP) -> Estimate:
+    basis = Basis(RATES, 3.0, 1.0, "probe", 8, MIB, store, plan.raw, array_limit=4, dedup=dedup)
     return forecast(plan, place, basis, made=1.0)
 
 
@@ -114,6 +114,14 @@ def test_array_jobs_of_every_stage() -> None:
     assert (sign.batches, compare.batches) == (5, 2)
     assert sign.wall_seconds.likely == pytest.approx(3 * (2 + 4) + 5 + 2)  # three waves, the queue, and half a look
     assert compare.wall_seconds.likely == pytest.approx(3 + 5 + 2)
+
+
+def test_a_workers_first_unit_takes_longer() -> None:
+    cold = DedupRates(**{**DEDUP.__dict__, "sign_start_cpu_seconds": 0.5, "compare_start_cpu_seconds": 0.25})
+    sign, compare, _ = estimate_of(signed_plan([8 * MIB, 2 * MIB]), PLACE, dedup=cold).stages
+    assert sign.core_seconds.likely == pytest.approx(20 + 5 * 0.5)
+    assert compare.core_seconds.likely == pytest.approx(2 + 2 * 0.25)
+    assert compare.wall_seconds.likely == pytest.approx(3 + 0.25)
 
 
 def test_blocks_that_are_empty_are_not_asked_for() -> None:

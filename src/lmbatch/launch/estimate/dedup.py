@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lmbatch.corpus.duplicates import DROP
 from lmbatch.launch.estimate.dedup_rates import DedupRates
 from lmbatch.launch.estimate.dedup_traffic import compare_traffic, kinds, shares, sign_traffic
-from lmbatch.launch.estimate.intervals import each_level, scaled
+from lmbatch.launch.estimate.intervals import LEVELS, each_level, scaled
 from lmbatch.launch.estimate.makespan import stage_run
 from lmbatch.launch.estimate.traffic import heartbeats, input_traffic
 from lmbatch.launch.place import Place
@@ -33,14 +33,16 @@ def sign_stage(plan: Plan, place: Place, rates: DedupRates, *, store_s3: bool, r
         one = getattr(rates.sign_cpu_seconds.over(1), level)
         return [(one * size + rates.sign_unit_cpu_seconds) * rates.sign_wait for size in sizes]
 
-    runs = {level: stage_run(units, seconds(level), place, rates.startup_seconds) for level in Interval.model_fields}
+    startup = rates.startup_seconds + rates.sign_start_cpu_seconds
+    runs = {level: stage_run(units, seconds(level), place, startup) for level in LEVELS}
     likely = runs["likely"]
+    fixed = rates.sign_unit_cpu_seconds * len(units) + rates.sign_start_cpu_seconds * len(likely.batches)
     laid_out = rates.payload_bytes.over(most)
     return StageEstimate(
         name="sign",
         units=len(units),
         batches=len(likely.batches),
-        core_seconds=scaled(rates.sign_cpu_seconds.over(total), 1, rates.sign_unit_cpu_seconds * len(units)),
+        core_seconds=scaled(rates.sign_cpu_seconds.over(total), 1, fixed),
         wall_seconds=each_level(lambda level: runs[level].seconds),
         unit_seconds=each_level(lambda level: max(seconds(level), default=0.0)),
         peak_memory_bytes=_sign_memory(plan, rates, most),
@@ -65,8 +67,10 @@ def compare_stage(plan: Plan, place: Place, rates: DedupRates, *, store_s3: bool
         one = (core(level) + rates.partition_cpu_seconds) * rates.compare_wait + asked * _GET_SECONDS / _READERS
         return [one] * len(units)
 
-    runs = {level: stage_run(units, seconds(level), place, rates.startup_seconds) for level in Interval.model_fields}
+    startup = rates.startup_seconds + rates.compare_start_cpu_seconds
+    runs = {level: stage_run(units, seconds(level), place, startup) for level in LEVELS}
     likely = runs["likely"]
+    fixed = rates.partition_cpu_seconds * len(units) + rates.compare_start_cpu_seconds * len(likely.batches)
     documents = rates.documents.value * plan.input_bytes
     # A row stands at most once in a partition, and has no more keys than kinds.
     most = documents * min(len(units), kinds(plan))
@@ -76,7 +80,7 @@ def compare_stage(plan: Plan, place: Place, rates: DedupRates, *, store_s3: bool
         name="compare",
         units=len(units),
         batches=len(likely.batches),
-        core_seconds=each_level(lambda level: len(units) * (core(level) + rates.partition_cpu_seconds)),
+        core_seconds=each_level(lambda level: len(units) * core(level) + fixed),
         wall_seconds=each_level(lambda level: runs[level].seconds),
         unit_seconds=each_level(lambda level: max(seconds(level), default=0.0)),
         peak_memory_bytes=_compare_memory(plan, rates),

@@ -41,6 +41,8 @@ class DedupRates:
     drops: float  # for each document, among those that were looked at: a lower bound
     most_drops: float  # for each document: as many as it has keys, unless all were looked at
     startup_seconds: float
+    sign_start_cpu_seconds: float = 0.0  # that the first unit of a worker takes longer: it loads what it needs
+    compare_start_cpu_seconds: float = 0.0
 
 
 def dedup_rates_of(
@@ -52,10 +54,12 @@ def dedup_rates_of(
     startup_seconds: float,
     *,
     all_compared: bool = False,
+    starts: tuple[float, float] = (0.0, 0.0),
 ) -> DedupRates:
     """Rates from ranges of the ``input_bytes``; the first ones are of a much smaller range, as in `rates_of`.
 
-    ``all_compared``: the partitions are those of the run, and so have the duplicates of all the input.
+    ``all_compared``: the partitions are those of the run, and so have the duplicates of all the input. ``starts`` is
+    what a worker's first unit takes longer, of signing and of comparing.
     """
     sizes = [receipt.input_bytes for receipt in signs]
     fraction = min(1.0, sum(sizes) / max(1, input_bytes))
@@ -86,6 +90,8 @@ def dedup_rates_of(
         drops=drops,
         most_drops=drops if all_compared or fraction >= 1 else float(keys),
         startup_seconds=startup_seconds,
+        sign_start_cpu_seconds=starts[0],
+        compare_start_cpu_seconds=starts[1],
     )  # fmt: skip
 
 

@@ -94,9 +94,13 @@ def _dedup_rates(process: _Process, plan: Plan, on_progress: Callable[[int], Non
             signs = []
     if len(rounds) < 3:
         raise process.ended_early()
-    _, ([first], first_compared), (signs, compared) = rounds
+    ([cold], cold_compared), ([first], first_compared), (signs, compared) = rounds
     startup = process.startup_seconds * LAUNCHER_STARTS
-    return dedup_rates_of(signs, first, [compared], first_compared, plan.input_bytes, startup)
+    starts = (
+        max(0.0, cold.cpu_seconds - first.cpu_seconds),
+        max(0.0, cold_compared.receipt.cpu_seconds - first_compared.receipt.cpu_seconds),
+    )
+    return dedup_rates_of(signs, first, [compared], first_compared, plan.input_bytes, startup, starts=starts)
 
 
 def _rows(signs: Sequence[SignReceipt]) -> int:
