@@ -20,6 +20,9 @@ class RecordMaker:
     def __init__(self, config: CorpusConfig, path: str) -> None:
         self._config = config
         self._path = path
+        # Asked for in every record.
+        self._text_fields, self._separator = config.text_fields, config.text_separator
+        self._id_field, self._metadata_fields = config.id_field, config.metadata_fields
         self._names = [*config.text_fields, *([config.id_field] if config.id_field else [])]
         self._spellings = [spelling for name in self._names for spelling in _spellings(name)]
 
@@ -47,18 +50,16 @@ class RecordMaker:
 
     def from_fields(self, value: Mapping[str, Any], position: int, length: int, raw: bytes = b"") -> Record:
         """The record whose fields are ``value``; ``raw`` is shown if it is rejected."""
-        texts = []
-        for name in self._config.text_fields:
-            text = value.get(name)
-            if type(text) is not str and (text is not None or name not in value):
+        texts = [value.get(name) for name in self._text_fields]
+        for name, found in zip(self._text_fields, texts, strict=True):
+            if type(found) is not str and (found is not None or name not in value):
                 return self._no_text(name, value, position, length, raw)
-            texts.append(text)
         # A null beside another field's text is taken like an empty one: the document is not lost for its title.
-        text = self._config.text_separator.join(text for text in texts if text)
+        text = self._separator.join(filter(None, texts))
         if not text or text.isspace():
             reason, what = ("null_text", "null") if None in texts else ("empty_text", "empty")
             return self._without_text(reason, f"{_fields(self._config.text_fields)} {what}", position, length, raw)
-        metadata = {name: value[name] for name in self._config.metadata_fields if name in value}
+        metadata = {name: value[name] for name in self._metadata_fields if name in value}
         return Document(text, self._path, position, self._id(value), metadata)
 
     def from_text(self, raw: bytes, position: int) -> Record:
@@ -112,7 +113,7 @@ class RecordMaker:
         return Rejected(self._path, position, length, reason, detail, excerpt(raw), dropped)
 
     def _id(self, value: Mapping[str, Any]) -> str | None:
-        found = value.get(self._config.id_field) if self._config.id_field else None
+        found = value.get(self._id_field) if self._id_field else None
         if found is None or found == "":
             return None
         return (
