@@ -82,7 +82,7 @@ def test_every_stage_by_itself_and_in_sum() -> None:
     assert (compare.stored_bytes.low, compare.stored_bytes.high) == (0, pytest.approx(16_000))
     assert found.stored_bytes.likely == pytest.approx(33_600 + tokenize.stored_bytes.likely)
     assert sign.peak_memory_bytes.likely == pytest.approx(50 * MIB + 100 * 40)
-    assert compare.peak_memory_bytes.likely == pytest.approx(60 * MIB + 20 * 72 + 500 * 80 + 50 * 60)
+    assert compare.peak_memory_bytes.likely == pytest.approx(60 * MIB + 20 * 72 + 500 * 130 + 50 * 60)
     assert found.peak_memory_bytes == tokenize.peak_memory_bytes
 
 

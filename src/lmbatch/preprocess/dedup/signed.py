@@ -18,7 +18,7 @@ from lmbatch.store import Store
 
 _READERS = 8  # blocks are small: latency, not bandwidth, is what is waited for
 _AHEAD = 32  # blocks that are held before their rows are picked out
-# Rows that are sorted at once: about 80 bytes each while they are.
+# Rows that are sorted at once: up to 130 bytes each while they are.
 ROWS_AT_ONCE = 1 << 20
 
 Gathered = tuple[Records, np.ndarray]  # records, and the number of each one's task
