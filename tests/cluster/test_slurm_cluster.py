@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,6 +52,33 @@ def test_a_second_cluster_beside_the_first_and_nothing_left_of_it(slurm_cluster:
     assert script("down", *place, "--wipe").returncode == 0
     assert processes_of(state) == []
     assert not state.exists()
+
+
+def test_an_ordinary_user_brings_one_up_and_down() -> None:
+    home = Path(tempfile.mkdtemp(prefix="lmbatch-user-", dir="/tmp"))
+    for path in SCRIPT.parent.glob("*.py"):  # the user may not be able to read the folder of the project
+        shutil.copy(path, home)
+    become: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        become = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+        for path in (home, *home.iterdir()):
+            shutil.chown(path, "nobody", "nogroup")
+
+    def as_user(verb: str, *more: str) -> subprocess.CompletedProcess[str]:
+        command = (*become, "/usr/bin/python3", str(home / SCRIPT.name), verb, "--state", str(home / "s"), *more)
+        environ = {**os.environ, "HOME": str(home), "TMPDIR": str(home), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environ)
+
+    up = as_user("up", "--nodes", "2")
+    try:
+        assert up.returncode == 0, up.stderr
+        said = as_user("exec", "srun", "-N2", "id", "-un").stdout.split()
+        assert said == [pwd.getpwuid(home.stat().st_uid).pw_name] * 2
+    finally:
+        down = as_user("down", "--wipe")
+    assert down.returncode == 0, down.stderr
+    assert processes_of(home / "s") == []
+    shutil.rmtree(home)
 
 
 def test_a_missing_program_is_named_with_its_package(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def training_script(site: TrainSite, *, name: str, config: str, python: str = "p
         "#",
         *(f"#SBATCH --{option}" for option in _options(site, name)),
         "",
+        *site.setup,  # before `set -u`, which the shell functions of many sites do not bear
         "set -u",
-        *site.setup,
         f"python={shlex.quote(python)}",
         f"config={shlex.quote(config)}",
         "",
