@@ -15,7 +15,7 @@ from lmbatch.errors import ConfigError
 from lmbatch.launch import PreprocessResult, open_target
 from lmbatch.preprocess import load_plan, make_plan, read_receipts
 from lmbatch.report import store_status
-from lmbatch.store import Manifest, open_store
+from lmbatch.store import Manifest, Traffic, open_store
 from support.drive import contents, preprocess_here
 from support.wudao import config_for, record_of, write_tokenizer
 
@@ -71,7 +71,7 @@ def test_no_cleaning_changes_nothing_and_counts_nothing(base: Path) -> None:
 def result_of(config: PreprocessConfig, manifest: Manifest) -> PreprocessResult:
     return PreprocessResult(
         store=config.store, manifest=manifest, tasks=1, tasks_done=1, seconds=1, input_bytes=1, peak_memory_bytes=1,
-        cpu_seconds=1,
+        cpu_seconds=1, traffic=Traffic(),
     )  # fmt: skip
 
 
