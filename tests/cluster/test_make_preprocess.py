@@ -44,9 +44,11 @@ def start_make(base: Path, store: str, cluster: SlurmCluster) -> subprocess.Pope
         "CORPUS": "wudao", "RAW": f"{base}/raw", "TOKENIZER": f"{base}/tok", "STORE": store, "ON": "slurm",
         "SITE": f"{base}/site.yaml", "SET": " ".join([*SETTINGS, f"jobs={base}/jobs"]), "VENV": sys.prefix,
     }  # fmt: skip
+    # As a user calls it, although the suite itself may have been started by make.
+    environ = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     command = ["make", f"--old-file={sys.prefix}/.installed", "preprocess", *(f"{k}={v}" for k, v in variables.items())]
     return subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **cluster.environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        command, cwd=ROOT, env={**environ, **cluster.environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
     )  # fmt: skip
 

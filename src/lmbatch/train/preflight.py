@@ -74,7 +74,7 @@ def look(config: TrainConfig, environ: Mapping[str, str]) -> NodeReport:
         place = config.save.store
         check("store of the checkpoints", lambda: _writable(place))
     check("device", lambda: _device(environ))
-    check("arithmetic", _matmul)
+    check("arithmetic", lambda: _matmul(environ))
     check("meeting the other processes", lambda: _all_reduce(environ))
     return NodeReport(
         node=environ.get("SLURMD_NODENAME") or platform.node(),
@@ -144,12 +144,22 @@ def _writable(uri: str) -> str | None:
 def _device(environ: Mapping[str, str]) -> str | None:
     import torch
 
-    if environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
-        return None
-    if not torch.cuda.is_available():
-        return "GPUs were asked for, and torch sees none" if environ.get("SLURM_GPUS_ON_NODE") else None
+    if not _on_gpu(environ):
+        wanted = environ.get("SLURM_GPUS_ON_NODE") and not _cpu_chosen(environ)
+        return "GPUs were asked for, and torch sees none" if wanted else None
     free, _ = torch.cuda.mem_get_info(_own_device(environ))
     return None if free >= _LEAST_MEMORY else f"{free // _MIB} MiB are free on the GPU: something else runs there"
+
+
+def _cpu_chosen(environ: Mapping[str, str]) -> bool:
+    return environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+
+
+def _on_gpu(environ: Mapping[str, str]) -> bool:
+    """Will training use a GPU here?"""
+    import torch
+
+    return torch.cuda.is_available() and not _cpu_chosen(environ)
 
 
 def _own_device(environ: Mapping[str, str]) -> int:
@@ -164,11 +174,11 @@ def _device_name() -> str:
     return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else "cpu"
 
 
-def _matmul() -> str | None:
+def _matmul(environ: Mapping[str, str]) -> str | None:
     """Small whole numbers multiply exactly in float32, on any device that works."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU") != "true" else "cpu"
+    device = "cuda" if _on_gpu(environ) else "cpu"
     row = torch.arange(_MATRIX, dtype=torch.float32, device=device) % 7
     product = row.repeat(_MATRIX, 1) @ row.repeat(_MATRIX, 1).T
     return None if bool((product == (row * row).sum()).all()) else "a product of whole numbers came out wrong"
@@ -180,9 +190,13 @@ def _all_reduce(environ: Mapping[str, str]) -> str | None:
     import torch
     import torch.distributed
 
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=_MEETING_SECONDS))
+    # The way that training will take: over NCCL and its network cards where there are GPUs.
+    on_gpu = _on_gpu(environ)
+    if on_gpu:
+        torch.cuda.set_device(_own_device(environ))
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=_MEETING_SECONDS))
     world = torch.distributed.get_world_size()
-    total = torch.tensor([float(environ["RANK"])])
+    total = torch.tensor([float(environ["RANK"])], device="cuda" if on_gpu else "cpu")
     torch.distributed.all_reduce(total)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
