@@ -53,6 +53,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the S3 server is stopped in any case
     # accelerate's launcher sets one thread where nothing is said
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    if not Path("/dev/nvidia0").exists():
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # or DeepSpeed, wherever it is imported, warns of the missing GPU
     story = Story()
     with story.stage("corpus in WuDao's shape") as say:
         say(lmbatch("corpus", "fetch", "demo"))

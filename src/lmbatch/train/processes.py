@@ -107,6 +107,10 @@ def _with_deepspeed(config: TrainConfig) -> Processes:
 
 
 def _plain_accelerator(precision: str) -> Accelerator:
+    if not torch.cuda.is_available():
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # or DeepSpeed, which accelerate imports, warns of the missing GPU
     try:
         accelerator = Accelerator(mixed_precision=_MIXED[precision])
     except ValueError as error:
