@@ -9,8 +9,8 @@ from pydantic import Field
 from lmbatch.config.base import Bytes, Section
 
 
-class SlurmSite(Section):
-    """Array jobs of a Slurm cluster. An element of an array does one batch of tasks, one after the other."""
+class JobSite(Section):
+    """What every job of a Slurm cluster may ask for."""
 
     partition: str | None = Field(None, description="Partition; by default the cluster's own.")
     account: str | None = Field(None, description="Account to charge.")
@@ -21,6 +21,11 @@ class SlurmSite(Section):
         default_factory=dict, description="More options of sbatch, by their long names without dashes; true: a flag."
     )
     setup: tuple[str, ...] = Field((), description="Shell lines before the work, for example `module load python`.")
+
+
+class SlurmSite(JobSite):
+    """Array jobs of a Slurm cluster. An element of an array does one batch of tasks, one after the other."""
+
     python: str | None = Field(None, description="Python on the nodes; by default the driver's own, by its path.")
     max_parallel: int = Field(64, ge=1, description="Elements that run at a time, over all arrays of a run.")
     max_submitted: int | None = Field(
@@ -42,18 +47,9 @@ class SlurmSite(Section):
     poll_seconds: float = Field(10.0, gt=0, description="How often the queue is looked at (one squeue for all).")
 
 
-class TrainSite(Section):
+class TrainSite(JobSite):
     """A training job on a Slurm cluster: one process for each GPU, or for each task on nodes without one."""
 
-    partition: str | None = Field(None, description="Partition; by default the cluster's own.")
-    account: str | None = Field(None, description="Account to charge.")
-    qos: str | None = Field(None, description="Quality of service.")
-    constraint: str | None = Field(None, description="Features that a node must have.")
-    exclude: str | None = Field(None, description="Nodes to keep away from.")
-    options: dict[str, str | bool] = Field(
-        default_factory=dict, description="More options of sbatch, by their long names without dashes; true: a flag."
-    )
-    setup: tuple[str, ...] = Field((), description="Shell lines before the work, for example `module load python`.")
     python: str | None = Field(None, description="Python on the nodes; by default the one that submits.")
     nodes: int = Field(2, ge=1, description="Nodes of a job.")
     processes_per_node: int = Field(1, ge=1, description="Processes on a node: as many as it has GPUs.")
