@@ -17,7 +17,7 @@ whose two functions are looked up only when they are asked for: listing checkpoi
 from typing import TYPE_CHECKING, Any
 
 from lmbatch.checkpoint.checkpoints import Checkpoint, Checkpoints, CheckpointSummary, SavedCheckpoint
-from lmbatch.checkpoint.lock import RunLock, read_holder
+from lmbatch.checkpoint.lock import RunLock, is_locked, read_holder
 from lmbatch.checkpoint.receipt import CheckpointFacts, CheckpointReceipt, Refusal
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = [
     "Refusal",
     "RunLock",
     "SavedCheckpoint",
+    "is_locked",
     "load_model_weights",
     "load_training_state",
     "read_holder",

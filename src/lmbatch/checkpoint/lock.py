@@ -116,6 +116,18 @@ class RunLock:
         )
 
 
+def is_locked(run_dir: Path) -> bool:
+    """Does a process train into this folder at the moment? What the lock says of its last holder stays as it is."""
+    path = run_dir / "lock"
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    if not lock.take():
+        return True
+    lock.free()
+    return False
+
+
 def read_holder(run_dir: Path) -> dict[str, Any]:
     """The facts that the last holder of a run folder's lock wrote; {} if there are none to be read."""
     try:

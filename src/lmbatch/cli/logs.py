@@ -10,7 +10,8 @@ from typing import TextIO
 
 import click
 
-from lmbatch.launch.training import is_busy, log_of
+from lmbatch.checkpoint import is_locked
+from lmbatch.launch.training import log_of
 from lmbatch.train.attempts import read_attempts
 
 EPILOG = """\b
@@ -48,7 +49,7 @@ def growing(log: TextIO, run: Path) -> Iterator[str]:
     """Lines as they are written, until nobody trains any more."""
     part = ""
     while True:
-        busy = is_busy(run)
+        busy = is_locked(run)
         while piece := log.readline():
             part += piece
             if part.endswith("\n"):

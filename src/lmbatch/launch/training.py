@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from lmbatch.checkpoint import RunLock, read_holder
+from lmbatch.checkpoint import is_locked, read_holder
 from lmbatch.config import TrainConfig, TrainSite
 from lmbatch.errors import RunBusyError, SchedulerError, TaskError, UsageError
 from lmbatch.launch.sbatch import training_script
@@ -101,17 +101,6 @@ def _with_ending(attempt: Attempt, history: Sequence[Ending]) -> Attempt:
     return replace(attempt, detail=f"Slurm: {history[attempt.restarts]}")
 
 
-def is_busy(run: Path) -> bool:
-    """Does a process train into this folder at the moment?"""
-    lock = RunLock(run)
-    try:
-        lock.acquire()
-    except RunBusyError:
-        return True
-    lock.release()
-    return False
-
-
 def stop_run(
     run: Path, *, seconds: float, on_wait: Callable[[float], None] = lambda _: None, slurm: SlurmCommands | None = None
 ) -> str:
@@ -121,7 +110,7 @@ def stop_run(
     trains and nothing is queued, TaskError if it has not ended within ``seconds``.
     """
     slurm = slurm or SlurmCommands()
-    busy = is_busy(run)
+    busy = is_locked(run)
     job = read_holder(run).get("job_id") if busy else None
     if busy:
         (run / "stop").touch()
@@ -137,7 +126,7 @@ def stop_run(
 
 def _wait_until_free(run: Path, seconds: float, on_wait: Callable[[float], None]) -> None:
     start = time.monotonic()
-    while is_busy(run):
+    while is_locked(run):
         passed = time.monotonic() - start
         if passed > seconds:
             raise TaskError(

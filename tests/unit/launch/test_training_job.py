@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lmbatch.checkpoint import RunLock
+from lmbatch.checkpoint import RunLock, is_locked, read_holder
 from lmbatch.config import TrainConfig, TrainSite
 from lmbatch.errors import RunBusyError, TaskError, UsageError
 from lmbatch.launch.slurm_commands import JobRow, SlurmCommands, parse_history, parse_jobs
-from lmbatch.launch.training import find_job, is_busy, log_of, plan_job, stop_run, submit_job, told_by_slurm
+from lmbatch.launch.training import find_job, log_of, plan_job, stop_run, submit_job, told_by_slurm
 from lmbatch.train.attempts import DIED, Attempt
 from support.tiny_run import tiny_config
 
@@ -94,10 +94,21 @@ def test_stopping_waits_for_the_save_and_cancels_the_requeue(tmp_path: Path, mon
 
 def test_stopping_gives_up_after_its_time_and_says_so(tmp_path: Path) -> None:
     with RunLock(tmp_path):
-        assert is_busy(tmp_path)
+        assert is_locked(tmp_path)
         with pytest.raises(TaskError, match="still trains"):
             stop_run(tmp_path, seconds=0, slurm=Queue())
-    assert not is_busy(tmp_path)
+    assert not is_locked(tmp_path)
+
+
+def test_asking_whether_somebody_trains_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_locked(tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("SLURM_JOB_ID", "44")
+    with RunLock(tmp_path):
+        pass
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert not is_locked(tmp_path)
+    assert read_holder(tmp_path)["job_id"] == "44"
 
 
 def test_a_job_that_waits_in_the_queue_is_taken_out(tmp_path: Path) -> None:
