@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'lmbatch needs Python 3.11 or newer; set PYTHON=/path/to/python3.11' >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo 'this Python cannot make a virtual environment: apt-get install python3-venv' >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[s3,train,deepspeed,fast,zh,dedup,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[s3,train,deepspeed,fast,zh,dedup,serve,chat,tracking,demo,dev]'
 	@touch $@
 
 demo: $(STAMP) ## Corpus → shards in object storage → training, killed and resumed → generated text
