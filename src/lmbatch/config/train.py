@@ -57,6 +57,18 @@ class ModelConfig(Section):
     config: dict[str, Any] = Field(
         default_factory=dict, description="Its own settings. Vocabulary, context and special ids are filled in."
     )
+    base: str | None = operational(
+        None, description="Local Hugging Face folder whose weights the run begins with. Its config.json gives the "
+        "settings, of which `config` may change the dropout; its tokenizer must be the one of the shards. A resume "
+        "does not need it."
+    )  # fmt: skip
+    base_digest: str | None = added(
+        None, description="Refuse any other weights and config.json in `base` than these (sha256:…); the run's first "
+        "attempt notes them here."
+    )  # fmt: skip
+    base_pickle: bool = operational(
+        False, description="May the weights in `base` be pytorch_model.bin, a pickle? torch reads only tensors from it."
+    )
 
 
 class OptimizerConfig(Section):

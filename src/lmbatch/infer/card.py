@@ -42,9 +42,16 @@ def model_card(
     rows = "\n".join(f"| {name} | {value} |" for name, value in _table(config, manifest, facts, model, metrics))
     return (
         f"---\n{yaml.safe_dump(front, allow_unicode=True, sort_keys=False)}---\n\n# {config.run.name}\n\n"
-        f"A causal language model ({config.model.type}), trained from scratch on the corpus `{manifest.corpus}` with "
+        f"A causal language model ({config.model.type}), {_origin(config)} on the corpus `{manifest.corpus}` with "
         f"lmbatch.\n\n| | |\n|---|---|\n{rows}\n\n## Loading\n\n{_LOAD}"
     )
+
+
+def _origin(config: TrainConfig) -> str:
+    base = config.model.base
+    if base is None:
+        return "trained from scratch"
+    return f"continued from the weights of {Path(base).name} (`{config.model.base_digest}`)"
 
 
 def _table(

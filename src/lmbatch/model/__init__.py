@@ -5,6 +5,7 @@
     ModelConfig {type, config} ─┐
     vocabulary, EOD (manifest) ─┼─ build_model ──▶ a transformers causal language model, seeded
     sequence_length, seed ──────┘                     │
+    or a folder (model.base) ───── load_base ─────────┤
                                                       ├─ causal_loss(logits, labels) ──▶ summed cross-entropy
                                                       ├─ parameter_counts, flops_per_token ──▶ the run's summary
                                                       └─ peak_flops(device, precision) ──▶ MFU
@@ -14,6 +15,7 @@ model needs a config and no code.
 """
 
 from lmbatch.model.arithmetic import ParameterCounts, flops_per_token, parameter_counts, peak_flops
+from lmbatch.model.base import load_base, pin_base
 from lmbatch.model.build import build_model, model_config
 from lmbatch.model.loss import causal_loss
 
@@ -22,7 +24,9 @@ __all__ = [
     "build_model",
     "causal_loss",
     "flops_per_token",
+    "load_base",
     "model_config",
     "parameter_counts",
     "peak_flops",
+    "pin_base",
 ]

@@ -18,9 +18,10 @@ from lmbatch.checkpoint.checkpoints import Checkpoint
 from lmbatch.config import GuardsConfig, TrainConfig, fingerprint
 from lmbatch.errors import StopRequested
 from lmbatch.loader import BatchLoader, LoaderState, TokenData, check_batch, documents_of, open_train_data, samples_of
-from lmbatch.model import build_model, peak_flops
+from lmbatch.model import build_model, load_base, peak_flops
 from lmbatch.store import Manifest, open_store
 from lmbatch.train.attempts import AttemptLog, check_progress
+from lmbatch.train.base import resolve_base
 from lmbatch.train.engine import Engine
 from lmbatch.train.evaluate import Validation
 from lmbatch.train.folder import RunFolder, check_tokenizer
@@ -85,6 +86,7 @@ class Worker:
             total = self._standing.total = total_steps(self._config, data.order.samples_per_epoch)
             check_schedule(self._config.schedule, total)
             checkpoints = stack.enter_context(self._open_checkpoints())
+            self._resolve_base(checkpoints, data)
             found = self._choose(checkpoints, data)
             self._check()
             engine = self._build(data, found)
@@ -98,6 +100,12 @@ class Worker:
         save = self._config.save
         mirror = open_store(f"{save.store.rstrip('/')}/{self._config.run.name}") if save.store else None
         return Checkpoints(open_store(str(self._folder.path)), keep=save.keep, mirror=mirror)
+
+    def _resolve_base(self, checkpoints: Checkpoints, data: TokenData) -> None:
+        model = self._config.model
+        if model.base is not None:
+            pinned = resolve_base(model, checkpoints, data, self._folder) if self.ranks.main else None
+            self._config = self._config.model_copy(update={"model": self.ranks.from_main(pinned)})
 
     def _choose(self, checkpoints: Checkpoints, data: TokenData) -> Checkpoint | None:
         found: Checkpoint | None = None
@@ -116,10 +124,14 @@ class Worker:
 
     def _build(self, data: TokenData, found: Checkpoint | None) -> Engine:
         config = self._config
-        model = build_model(
-            config.model, vocab_size=data.manifest.tokenizer.size, sequence_length=config.data.sequence_length,
-            eod_id=data.manifest.tokenizer.eod_id, seed=config.seed,
-        )  # fmt: skip
+        sizes = {
+            "vocab_size": data.manifest.tokenizer.size, "sequence_length": config.data.sequence_length,
+            "eod_id": data.manifest.tokenizer.eod_id,
+        }  # fmt: skip
+        if config.model.base is not None and found is None:
+            model = load_base(config.model, **sizes)
+        else:
+            model = build_model(config.model, **sizes, seed=config.seed)
         optimizer = build_optimizer(model, config.optimizer)
         resume = found.folder if found is not None else None
         if config.engine.name == "plain":
