@@ -93,14 +93,16 @@ def test_a_resume_needs_no_folder_and_changes_nothing(finished, store, copy, tmp
 
 def test_a_resume_with_other_weights_is_refused(finished, store, tmp_path):
     other = write_base(tmp_path / "other", seed=8)
-    config = config_of(store, finished.run_dir.parent, other)
+    shutil.copytree(finished.run_dir, tmp_path / finished.run_dir.name)
+    config = config_of(store, tmp_path, other)
     with pytest.raises(ResumeError, match=r"model\.base_digest: \"sha256:.* → \"sha256:"):
         train(config)
 
 
 def test_a_resume_of_a_run_that_began_with_nothing_cannot_name_a_folder_that_is_gone(straight, store, tmp_path):
+    shutil.copytree(straight.run_dir, tmp_path / straight.run_dir.name)
     with pytest.raises(ResumeError, match="did not begin with anybody's weights"):
-        train(config_of(store, straight.run_dir.parent, tmp_path / "gone", steps=20))
+        train(config_of(store, tmp_path, tmp_path / "gone", steps=20))
 
 
 def test_without_a_checkpoint_the_folder_must_be_there(store, tmp_path):
