@@ -129,6 +129,12 @@ class SchedulerError(LmbatchError):
     """The cluster's scheduler refused what was asked, or cannot be reached."""
 
 
+class ContainerError(LmbatchError):
+    """Work cannot run in the container that the site file names."""
+
+    exit_code = EXIT_USAGE
+
+
 # ── checkpoint, training, inference ──────────────────────────────────────────────────────────────────────────────────
 class CheckpointError(LmbatchError):
     """A checkpoint cannot be written, or the one that was named is not valid."""

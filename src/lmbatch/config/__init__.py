@@ -15,6 +15,7 @@ Everything may import this package; it imports only ``errors``.
 
 from lmbatch.config.chunking import ChunkingConfig, ChunkingMode
 from lmbatch.config.cleaning import CleaningConfig, CleaningRules
+from lmbatch.config.container import ContainerSite
 from lmbatch.config.dedup import DedupConfig, NearConfig
 from lmbatch.config.engine import EngineConfig
 from lmbatch.config.fingerprint import differences, fingerprint, identity
@@ -55,6 +56,7 @@ __all__ = [
     "ChunkingMode",
     "CleaningConfig",
     "CleaningRules",
+    "ContainerSite",
     "CorpusConfig",
     "DataConfig",
     "DedupConfig",

@@ -12,6 +12,9 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
 _SIZE = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*$")
 
 
+UNSHOWN = "unshown"  # type of a pydantic error whose input may hold a secret: a message does not repeat it
+
+
 class Section(BaseModel):
     """A frozen mapping that refuses keys it does not know."""
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from lmbatch.config.base import UNSHOWN
 from lmbatch.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -144,7 +145,7 @@ def _explain(schema: type[BaseModel], detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"`{key}` is missing"
     message = detail["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"
+    shown = "" if isinstance(detail["input"], dict) or detail["type"] == UNSHOWN else f" (got {detail['input']!r})"
     return f"`{key}`: {message}{shown}"
 
 

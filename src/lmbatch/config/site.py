@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from lmbatch.config.base import Bytes, Section
+from lmbatch.config.container import ContainerSite
 
 
 class JobSite(Section):
@@ -78,3 +79,4 @@ class SiteConfig(Section):
     )  # fmt: skip
     slurm: SlurmSite = SlurmSite()
     train: TrainSite = TrainSite()
+    container: ContainerSite = ContainerSite()

@@ -1,0 +1,213 @@
+"""The command prefix of each container runtime, as documented by each; golden."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmbatch.config import ContainerSite
+from lmbatch.config.load import build
+from lmbatch.errors import ConfigError, ContainerError
+from lmbatch.launch.container import (
+    ContainerWork,
+    cleaning_command,
+    container_prefix,
+    keeper,
+    mounts_of,
+)
+
+TRAINING = ContainerWork(
+    cwd=Path("/home/li/项目"), folders=(Path("/home/li/项目/runs/demo"), Path("/scratch/cache"), Path("/data/demo")),
+    code=Path("/home/li/lmbatch/src"), gpus=8, user="1000:1001",
+)  # fmt: skip
+TASK = ContainerWork(cwd=Path("/home/li/jobs"), folders=(Path("/data/wudao"), Path("/data/out")), user="1000:1001")
+MORE = {"mounts": ["/etc/pki:/etc/pki:ro"], "environment": ["MY_TOKEN"], "options": ["--more"]}
+
+
+def site(runtime: str, image: str = "lmbatch:train", **more: object) -> ContainerSite:
+    return ContainerSite.model_validate({"runtime": runtime, "image": image, **more})
+
+
+def short(prefix: tuple[str, ...]) -> list[str]:
+    """Without the long parts that other tests look at: the keeper, and the variables that go by name."""
+    parts = ["KEEPER" if part == keeper() else part for part in prefix]
+    return [part for part in parts if not part.startswith("--env=") or part.count("=") == 2]
+
+
+def test_none_is_nothing() -> None:
+    assert container_prefix(ContainerSite(), TRAINING) == ()
+
+
+def test_pyxis_training_on_gpus() -> None:
+    prefix = container_prefix(site("pyxis", "/img/train.sqsh", code=True, **MORE), TRAINING)
+    assert [part for part in prefix if not part.startswith("--container-env=")] == [
+        "--container-image=/img/train.sqsh",
+        "--container-mounts=/data/demo:/data/demo,/home/li/lmbatch/src:/home/li/lmbatch/src,"
+        "/home/li/项目:/home/li/项目,/scratch/cache:/scratch/cache,/etc/pki:/etc/pki:ro",
+        "--container-workdir=/home/li/项目", "--no-container-mount-home", "--no-container-entrypoint",
+        "--container-readonly", "--more", "env", "--unset=PYTHONHOME", "--unset=VIRTUAL_ENV",
+        "--unset=LD_LIBRARY_PATH", "--unset=LD_PRELOAD", "--unset=TMPDIR", "PYTHONNOUSERSITE=1",
+        "PYTHONPATH=/home/li/lmbatch/src", "python",
+    ]  # fmt: skip
+
+
+def test_an_image_may_not_overrule_what_the_user_has_set() -> None:
+    (names,) = (part for part in container_prefix(site("pyxis", **MORE), TASK) if part.startswith("--container-env="))
+    assert {"OMP_NUM_THREADS", "HF_HOME", "AWS_ENDPOINT_URL", "MY_TOKEN"} <= set(names.partition("=")[2].split(","))
+
+
+def test_apptainer_training_on_gpus() -> None:
+    assert list(container_prefix(site("apptainer", "/img/train.sif", **MORE), TRAINING)) == [
+        "apptainer", "exec", "--no-home", "--nv", "--bind", "/data/demo:/data/demo", "--bind",
+        "/home/li/项目:/home/li/项目", "--bind", "/scratch/cache:/scratch/cache", "--bind", "/etc/pki:/etc/pki:ro",
+        "--pwd", "/home/li/项目", "--more",
+        "/img/train.sif", "env", "--unset=PYTHONPATH", "--unset=PYTHONHOME", "--unset=VIRTUAL_ENV",
+        "--unset=LD_PRELOAD", "--unset=TMPDIR", "PYTHONNOUSERSITE=1", "python",
+    ]  # fmt: skip
+
+
+def test_apptainer_task() -> None:
+    assert list(container_prefix(site("apptainer", "/img/preprocess.sif", python="python3"), TASK))[:12] == [
+        "apptainer", "exec", "--no-home", "--bind", "/data/out:/data/out", "--bind", "/data/wudao:/data/wudao",
+        "--bind", "/home/li/jobs:/home/li/jobs", "--pwd", "/home/li/jobs", "/img/preprocess.sif",
+    ]  # fmt: skip
+
+
+def test_charliecloud_training() -> None:
+    work = replace(TRAINING, folders=(*TRAINING.folders, Path("/tmp/shared")))
+    assert list(container_prefix(site("charliecloud", "/img/train", code=True), work)) == [
+        "env", "--unset=TMPDIR", "ch-run", "--unset-env=PYTHONHOME", "--unset-env=VIRTUAL_ENV",
+        "--unset-env=LD_LIBRARY_PATH", "--unset-env=LD_PRELOAD", "--unset-env=TMPDIR", "--set-env",
+        "--set-env=PYTHONNOUSERSITE=1", "--set-env=PYTHONPATH=/home/li/lmbatch/src", "--bind=/data/demo:/data/demo",
+        "--bind=/home/li/lmbatch/src:/home/li/lmbatch/src", "--bind=/home/li/项目:/home/li/项目",
+        "--bind=/scratch/cache:/scratch/cache", "--cd=/home/li/项目", "/img/train", "--", "python",
+    ]  # fmt: skip
+
+
+def test_charliecloud_task_keeps_what_the_site_names() -> None:
+    prefix = container_prefix(site("charliecloud", "/img/preprocess", environment=["PYTHONPATH", "TMPDIR"]), TASK)
+    assert [part for part in prefix if "PYTHONPATH" in part or "unset-env=TMPDIR" in part] == []
+
+
+ENGINE = [
+    "--network=host", "--pid=host", "--ipc=host", "--user=1000:1001", "--entrypoint=", "--log-driver=none",
+    "--security-opt=label=disable",
+]  # fmt: skip
+
+
+def test_podman_training_on_gpus() -> None:
+    assert short(container_prefix(site("podman", **MORE), TRAINING)) == [
+        "bash", "-c", "KEEPER", "lmbatch", "podman", "--rm", *ENGINE, "--ulimit=host", "--device=nvidia.com/gpu=all",
+        "--mount=type=bind,source=/data/demo,destination=/data/demo",
+        "--mount=type=bind,source=/home/li/项目,destination=/home/li/项目",
+        "--mount=type=bind,source=/scratch/cache,destination=/scratch/cache",
+        "--mount=type=bind,source=/etc/pki,destination=/etc/pki,readonly",
+        "--workdir=/home/li/项目", "--env=PYTHONNOUSERSITE=1", "--more", "lmbatch:train", "python",
+    ]  # fmt: skip
+
+
+def test_docker_task() -> None:
+    assert short(container_prefix(site("docker", shm="1GiB"), TASK)) == [
+        "bash", "-c", "KEEPER", "lmbatch", "docker", "--rm", "--network=host", "--pid=host", "--shm-size=1073741824",
+        "--user=1000:1001", "--entrypoint=", "--log-driver=none", "--security-opt=label=disable",
+        "--mount=type=bind,source=/data/out,destination=/data/out",
+        "--mount=type=bind,source=/data/wudao,destination=/data/wudao",
+        "--mount=type=bind,source=/home/li/jobs,destination=/home/li/jobs",
+        "--workdir=/home/li/jobs", "--env=PYTHONNOUSERSITE=1", "lmbatch:train", "python",
+    ]  # fmt: skip
+
+
+def test_docker_on_gpus_and_rootless_podman() -> None:
+    assert "--gpus=all" in container_prefix(site("docker"), TRAINING)
+    rootless = container_prefix(site("podman"), replace(TASK, rootless=True))
+    assert "--userns=keep-id" in rootless
+    assert not any(part.startswith("--user=") for part in rootless)
+
+
+@pytest.mark.parametrize("runtime", ["pyxis", "apptainer", "charliecloud", "podman", "docker"])
+def test_secrets_go_by_name_or_inheritance_and_never_by_value(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MY_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, "do-not-tell")
+    prefix = container_prefix(site(runtime, environment=["MY_TOKEN"]), TRAINING)
+    assert "do-not-tell" not in " ".join(prefix)
+    if runtime in ("podman", "docker"):  # which pass nothing by inheritance
+        assert {"--env=AWS_SECRET_ACCESS_KEY", "--env=HF_TOKEN", "--env=MY_TOKEN", "--env=SLURM_PROCID",
+                "--env=MASTER_PORT", "--env=SLURM_RESTART_COUNT"} <= set(prefix)  # fmt: skip
+
+
+def test_a_folder_in_a_mounted_folder_is_mounted_once() -> None:
+    work = replace(TASK, folders=(Path("/home/li/jobs/runs"), Path("/home/lin")))
+    assert [str(mount.source) for mount in mounts_of(site("podman"), work)] == ["/home/li/jobs", "/home/lin"]
+
+
+def test_only_what_leaves_containers_behind_is_cleaned_up() -> None:
+    assert [bool(cleaning_command(site(name))) for name in ("pyxis", "apptainer", "charliecloud", "podman", "docker")] \
+        == [False, False, False, True, True]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", ["/a:b", "/a", "/a:/b:rw", "/a:/b,c", "a:/b"])
+def test_mounts_that_are_none_are_refused(bad: str) -> None:
+    with pytest.raises(ConfigError, match="is not a mount"):
+        build(ContainerSite, {"mounts": [bad]}, "site")
+
+
+def test_a_path_that_cannot_be_mounted_is_refused() -> None:
+    with pytest.raises(ContainerError, match="a colon or a comma"):
+        container_prefix(site("podman"), replace(TASK, folders=(Path("/data/a,b"),)))
+
+
+def test_a_value_in_place_of_a_name_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(ContainerSite, {"environment": ["TOKEN=do-not-tell"]}, "site")
+    assert "TOKEN" in str(caught.value)
+    assert "do-not-tell" not in str(caught.value)
+
+
+def test_a_runtime_needs_an_image() -> None:
+    with pytest.raises(ConfigError, match="needs `image`"):
+        build(ContainerSite, {"runtime": "podman"}, "site")
+
+
+# ── the keeper, with a stand-in for podman ───────────────────────────────────────────────────────────────────────────
+def kept(tmp_path: Path, run: str) -> tuple[int, list[str]]:
+    """Run the keeper over a program that writes down what it is asked for; its exit code, and what was asked."""
+    program, asked = tmp_path / "podman", tmp_path / "asked"
+    program.write_text(f'#!/bin/bash\necho "$@" >> {asked}\n[ "$1" = run ] || exit 0\n{run}\n', encoding="utf-8")
+    program.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", keeper(), "lmbatch", str(program), "--rm", "IMAGE", "python"], check=False, timeout=20,
+        capture_output=True, text=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1"},
+    )  # fmt: skip
+    return done.returncode, asked.read_text(encoding="utf-8").splitlines()
+
+
+RUN = "run --name lmbatch-7-0-0-1 --label lmbatch.job=7 --rm IMAGE python"
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 75])
+def test_the_exit_code_comes_back(tmp_path: Path, code: int) -> None:
+    assert kept(tmp_path, f"exit {code}") == (code, [RUN])
+
+
+def test_a_killed_client_leaves_no_container(tmp_path: Path) -> None:
+    assert kept(tmp_path, "kill -KILL $$") == (137, [RUN, "rm --force lmbatch-7-0-0-1"])
+
+
+@pytest.mark.parametrize("signal", ["USR2", "TERM", "INT"])
+def test_the_keeper_outlives_notice_and_waits_for_the_save(tmp_path: Path, signal: str) -> None:
+    code, asked = kept(tmp_path, f"kill -{signal} $PPID; sleep 0.3; kill -{signal} $PPID; sleep 0.3; exit 75")
+    assert (code, asked) == (75, [RUN])
+
+
+def test_the_container_goes_before_slurm_kills(tmp_path: Path) -> None:
+    """A container that does not end after SIGTERM is removed 5 s before the SIGKILL (or 1 s after the first)."""
+    (tmp_path / "scontrol").write_text("#!/bin/bash\necho 'KillWait                = 6 sec'\n", encoding="utf-8")
+    (tmp_path / "scontrol").chmod(0o755)
+    code, asked = kept(tmp_path, f"kill -TERM $PPID; for _ in {{1..150}}; do grep -q ^rm {tmp_path}/asked && exit 137; "
+                                 "sleep 0.1; done")  # fmt: skip
+    assert code == 137
+    assert asked[1] == "rm --force lmbatch-7-0-0-1"
