@@ -164,6 +164,22 @@ class LaunchError(LmbatchError):
     """The processes that were started are not the ones that were asked for."""
 
 
+class GenerationError(LmbatchError):
+    """A text could not be generated, although what was asked for was right."""
+
+
+class QueueFullError(GenerationError):
+    """A request was refused because too many wait already, or because the service is stopping (``closing``)."""
+
+    def __init__(self, message: str, *, closing: bool = False) -> None:
+        super().__init__(message, remedy=None if closing else "try again in a moment")
+        self.closing = closing
+
+
+class DeadlineError(GenerationError):
+    """A text was not ready in the time that its request was given."""
+
+
 class StopRequested(LmbatchError):  # noqa: N818  (a request, not an error)
     """Work was stopped on request, after saving."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from lmbatch.config import GenerateConfig
 from lmbatch.errors import ConfigError, TokenizerError
 from lmbatch.infer.folder import check_export, load_model, load_tokenizer, pick_device, tokenizer_kind
-from lmbatch.infer.sampling import evaluating, generation_config, own_seed, penalties
+from lmbatch.infer.sampling import evaluating, generation_config, own_seed, penalties, stopping
 from lmbatch.infer.text import tidy_text
 from lmbatch.infer.window import Window, fit, warnings_of
 
@@ -74,33 +74,69 @@ class TextGenerator:
         """Each prompt with its continuation, in the order of the prompts. See :meth:`complete`."""
         return [completion.text for completion in self.complete(prompts, config)]
 
-    def complete(self, prompts: Sequence[str], config: GenerateConfig) -> list[Completion]:
+    @property
+    def model(self) -> Any:
+        """The model itself."""
+        return self._model
+
+    @property
+    def is_stateful(self) -> bool:
+        """Its cache is a state that was rolled up (Mamba and its like), not keys and values by position."""
+        return bool(getattr(self._model, "_is_stateful", False))
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model was trained to see at once."""
+        return self._context
+
+    @property
+    def eod_id(self) -> int:
+        """The token that ends a document."""
+        return self._eod_id
+
+    def complete(
+        self, prompts: Sequence[str], config: GenerateConfig, *, stop_when: Callable[[], bool] | None = None
+    ) -> list[Completion]:
         """Continue each prompt by at most ``config.max_new_tokens`` tokens, or until it ends the document.
 
         An empty prompt begins a new document. What does not fit into the context is cut, with a warning. Without
         sampling (temperature 0), a prompt's text does not depend on the other prompts; with it, the texts are a
-        function of model, prompts and config, its seed included.
+        function of model, prompts and config, its seed included. ``stop_when`` is asked after every token, and ends
+        all texts where they are.
         """
         windows = [self._window(number, prompt, config) for number, prompt in enumerate(prompts)]
         produced: dict[int, list[int]] = {}
         with evaluating(self._model), own_seed(config.seed, self._model.device):
             for batch in _batches(windows, max(1, _ROWS_AT_ONCE // config.num_beams)):
-                rows = self._generate([windows[number] for number in batch], config)
+                rows = self._generate([windows[number] for number in batch], config, stop_when)
                 produced.update(zip(batch, rows, strict=True))
         return [
             self._completion(prompt, window, produced[number])
             for number, (prompt, window) in enumerate(zip(prompts, windows, strict=True))
         ]
 
-    def _window(self, number: int, prompt: str, config: GenerateConfig) -> Window:
+    def window(self, prompt: str, max_new_tokens: int) -> Window:
+        """The prompt's ids, as far as they fit into the context; an empty prompt begins a new document."""
         ids = self._tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] if prompt else []
+        return fit(ids or [self._eod_id], max_new_tokens=max_new_tokens, context=self._context)
+
+    def continuation(self, prompt: str, window: Window, new: Sequence[int]) -> str:
+        """The text of new ids (none of them EOD), as it stands behind the prompt."""
+        text = self._continuation(window.ids, new)
+        # The prompt's last character tells whether the first space belongs to the text; the prompt itself is not ours.
+        last = prompt[-1:]
+        return tidy_text(last + text, self._kind)[len(last) :]
+
+    def _window(self, number: int, prompt: str, config: GenerateConfig) -> Window:
+        window = self.window(prompt, config.max_new_tokens)
         limits = {"max_new_tokens": config.max_new_tokens, "context": self._context}
-        window = fit(ids or [self._eod_id], **limits)
         for line in warnings_of(window, **limits, number=number + 1):
             log.warning(line)
         return window
 
-    def _generate(self, windows: Sequence[Window], config: GenerateConfig) -> list[list[int]]:
+    def _generate(
+        self, windows: Sequence[Window], config: GenerateConfig, stop_when: Callable[[], bool] | None = None
+    ) -> list[list[int]]:
         """The new ids of each window, padding included; all windows have the same ``new``."""
         width = max(len(window.ids) for window in windows)
         padding = [width - len(window.ids) for window in windows]
@@ -112,6 +148,7 @@ class TextGenerator:
             attention_mask=torch.tensor(mask, device=device),
             generation_config=generation_config(config, new=windows[0].new, eod_id=self._eod_id),
             logits_processor=penalties(config, padding),
+            stopping_criteria=stopping(stop_when),
         )
         new: list[list[int]] = rows[:, width:].tolist()
         return new
@@ -119,11 +156,7 @@ class TextGenerator:
     def _completion(self, prompt: str, window: Window, new: list[int]) -> Completion:
         ended = self._eod_id in new
         ids = new[: new.index(self._eod_id)] if ended else new
-        continuation = self._continuation(window.ids, ids)
-        # The prompt's last character tells whether the first space belongs to the text; the prompt itself is not ours.
-        last = prompt[-1:]
-        tidied = tidy_text(last + continuation, self._kind)[len(last) :]
-        return Completion(prompt, tidied, len(ids), ended)
+        return Completion(prompt, self.continuation(prompt, window, ids), len(ids), ended)
 
     def _continuation(self, before: Sequence[int], new: Sequence[int]) -> str:
         """Decoded together with what stands before: the first token's space or word piece depends on it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from transformers import (
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
 )
 
 from lmbatch.config import GenerateConfig
@@ -67,6 +69,22 @@ def generation_config(config: GenerateConfig, *, new: int, eod_id: int) -> Gener
         **values,
     )
     return settings
+
+
+class StopWhen(StoppingCriteria):
+    """Ends every row as soon as a question is answered with yes; it is asked after every token."""
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self._asked = asked
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.Tensor:
+        """(rows,) of bool."""
+        return torch.full((input_ids.shape[0],), self._asked(), dtype=torch.bool, device=input_ids.device)
+
+
+def stopping(asked: Callable[[], bool] | None) -> StoppingCriteriaList:
+    """Nothing, or a question that ends the texts."""
+    return StoppingCriteriaList([] if asked is None else [StopWhen(asked)])
 
 
 @contextlib.contextmanager
