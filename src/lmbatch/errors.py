@@ -47,6 +47,10 @@ _EXTRAS = {
     "transformers": "train",
     "accelerate": "train",
     "safetensors": "train",
+    "tensorboard": "train",
+    "swanlab": "tracking",
+    "wandb": "tracking",
+    "gradio": "chat",
     "deepspeed": "deepspeed",
 }
 

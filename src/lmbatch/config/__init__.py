@@ -33,6 +33,7 @@ from lmbatch.config.preprocess import (
 )
 from lmbatch.config.site import SiteConfig, SlurmSite, TrainSite
 from lmbatch.config.tokenizer import TokenizerConfig
+from lmbatch.config.tracking import SwanlabConfig, TrackingConfig, WandbConfig
 from lmbatch.config.train import (
     BatchConfig,
     CacheConfig,
@@ -77,11 +78,14 @@ __all__ = [
     "SiteConfig",
     "SlurmSite",
     "SplitConfig",
+    "SwanlabConfig",
     "TasksConfig",
     "TokenizerConfig",
     "TokenizerRef",
+    "TrackingConfig",
     "TrainConfig",
     "TrainSite",
+    "WandbConfig",
     "differences",
     "dump_yaml",
     "fingerprint",

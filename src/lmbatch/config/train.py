@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from lmbatch.config.base import Bytes, Section, added, operational
 from lmbatch.config.engine import EngineConfig
 from lmbatch.config.guards import GuardsConfig
+from lmbatch.config.tracking import TrackingConfig
 
 
 class RunConfig(Section):
@@ -157,6 +158,7 @@ class TrainConfig(Section):
     guards: GuardsConfig | None = added(None, description="Steps that are not finite, or jump.")
     log_every: int = operational(10, gt=0, description="Steps between two lines of progress.")
     tensorboard: bool = operational(True, description="Write TensorBoard events into the run folder.")
+    tracking: TrackingConfig = operational(TrackingConfig(), description="SwanLab, Weights & Biases.")
     peak_flops: float | None = operational(None, gt=0, description="Peak FLOP/s of one device, for MFU; "
                                            "default: known GPUs by name, none on a CPU.")  # fmt: skip
 

@@ -18,7 +18,7 @@ from lmbatch.train.records import replace_file
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """``runs/NAME/``: config.yaml (resolved), manifest.json and tokenizer/ (copies), model.json, checkpoints/,
-    metrics.jsonl, attempts.jsonl, samples.jsonl, tensorboard/, lock, and ``stop`` while somebody asks for it."""
+    metrics.jsonl, attempts.jsonl, samples.jsonl, tensorboard/, tracking/, lock, and ``stop`` while it is asked for."""
 
     path: Path
 
@@ -46,6 +46,11 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.path / "tensorboard"
+
+    @property
+    def tracking(self) -> Path:
+        """The trackers' files, and the id that the run has with them."""
+        return self.path / "tracking"
 
     @property
     def tokenizer(self) -> Path:

@@ -1,22 +1,18 @@
-"""Where a run's figures go: metrics.jsonl, samples.jsonl, TensorBoard, and the progress that people watch."""
+"""Where a run's figures go: metrics.jsonl, samples.jsonl, the trackers, and the progress that people watch."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
 
 from lmbatch.config import TrainConfig
 from lmbatch.train.folder import RunFolder
-from lmbatch.train.metrics import METRICS_FILE, cut_after, evaluation_rows, last_step, read_metrics
+from lmbatch.train.metrics import METRICS_FILE, cut_after, evaluation_rows, last_step, read_metrics, training_rows
 from lmbatch.train.progress import reporter
 from lmbatch.train.records import Record, RecordLog, read_records
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from lmbatch.train.tracking import Curves
 
 log = logging.getLogger(__name__)
-_TRAIN_SCALARS = ("loss", "lr", "grad_norm", "tokens_per_second", "mfu")
-_EVALUATION_SCALARS = ("loss", "perplexity", "bits_per_byte")
 
 
 def last_logged_step(folder: RunFolder) -> int:
@@ -31,6 +27,7 @@ class Recorder:
     """
 
     def __init__(self, folder: RunFolder, config: TrainConfig, *, step: int, total: int) -> None:
+        logged = _last_steps(folder)
         cut = cut_after(folder.path / METRICS_FILE, step)
         cut_after(folder.samples, step)
         if cut:
@@ -40,7 +37,7 @@ class Recorder:
         self._sampled = {row["step"] for row in read_records(folder.samples)}
         self._metrics = RecordLog(folder.path / METRICS_FILE)
         self._samples = RecordLog(folder.samples)
-        self._board = _board(folder, step) if config.tensorboard else None
+        self._curves = Curves(folder, config, step=step, logged=logged)
         self._progress = reporter(step, total, config.log_every)
 
     def has_evaluation(self, step: int) -> bool:
@@ -54,14 +51,14 @@ class Recorder:
     def train(self, row: Record) -> None:
         """A step is done."""
         self._metrics.append({"kind": "train", **row})
-        self._scalars("train", _TRAIN_SCALARS, row)
+        self._curves.train(row)
         self._progress.step(row)
 
     def evaluation(self, row: Record) -> None:
         """An evaluation is done."""
         self._metrics.append({"kind": "evaluation", **row})
         self._evaluated.add(row["step"])
-        self._scalars("validation", _EVALUATION_SCALARS, row)
+        self._curves.evaluation(row)
         log.info(
             "step %d: validation loss %.4f, perplexity %.2f, %.4f bits per byte",
             row["step"], row["loss"], row["perplexity"], row["bits_per_byte"],
@@ -72,36 +69,28 @@ class Recorder:
         for prompt, text in zip(prompts, texts, strict=True):
             self._samples.append({"step": step, "prompt": prompt, "text": text})
             log.info("step %d: %s", step, text)
-            if self._board is not None:
-                self._board.add_text(f"samples/{prompt}", text, step)
+        self._curves.samples(step, dict(zip(prompts, texts, strict=True)))
         self._sampled.add(step)
 
     def sync(self) -> None:
         """Force the rows to the disk, so that none before a committed checkpoint can be missing."""
         self._metrics.sync()
         self._samples.sync()
+        self._curves.flush()
 
     def close(self) -> None:
         """Close everything."""
         self._progress.close()
         self._metrics.close()
         self._samples.close()
-        if self._board is not None:
-            self._board.close()
-
-    def _scalars(self, group: str, names: tuple[str, ...], row: Record) -> None:
-        if self._board is None:
-            return
-        for name in names:
-            if row[name] is not None:
-                self._board.add_scalar(f"{group}/{name}", row[name], row["step"])
+        self._curves.close()
 
 
-def _board(folder: RunFolder, step: int) -> SummaryWriter | None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log.warning("tensorboard is not installed: no events are written (pip install tensorboard)")
-        return None
-    arguments: dict[str, Any] = {"purge_step": step + 1} if step else {}
-    return SummaryWriter(str(folder.tensorboard), **arguments)
+def _last_steps(folder: RunFolder) -> dict[str, int]:
+    """The last step that earlier attempts logged of each group; a group without one is left out."""
+    rows = read_metrics(folder.path)
+    groups: dict[str, Iterable[Record]] = {
+        "train": training_rows(rows), "validation": evaluation_rows(rows), "samples": read_records(folder.samples),
+    }  # fmt: skip
+    steps = {group: [row["step"] for row in found] for group, found in groups.items()}
+    return {group: max(found) for group, found in steps.items() if found}
