@@ -288,7 +288,8 @@ def test_tracking_decides_no_number(tmp_path):
 
 def test_nothing_secret_is_shown_to_a_service(tmp_path):
     settings = tiny_settings("s3://id:hidden-1@bucket/shards?token=hidden-2", tmp_path)
-    settings["model"]["config"] = {"api_key": "hidden-3", "n_layer": 2, "deep": [{"password": "hidden-4"}]}
+    free = {"api_key": "hidden-3", "n_layer": 2, "deep": [{"password": "hidden-4"}]}
+    settings["model"] = {"type": "gpt2", "config": free}
     shown = public_config(build(TrainConfig, settings, "x"))
     assert shown["data"]["store"] == "s3://bucket/shards"
     assert shown["model"]["config"]["n_layer"] == 2

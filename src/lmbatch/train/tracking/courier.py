@@ -37,7 +37,7 @@ class Courier:
     def __init__(self, name: str, open_tracker: Callable[[], Tracker]) -> None:
         self._name, self._open = name, open_tracker
         self._queue: queue.Queue[Callable[[Tracker], None] | None] = queue.Queue(_WAITING)
-        self._given_up = threading.Event()
+        self._given_up, self._giving_up = threading.Event(), threading.Lock()
         # A daemon: a service that hangs must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name=f"tracker-{name}", daemon=True)
         self._thread.start()
@@ -83,8 +83,10 @@ class Courier:
             self._give_up(_words(error))
 
     def _give_up(self, why: str) -> None:
-        if not self._given_up.is_set():
+        with self._giving_up:
+            said = self._given_up.is_set()
             self._given_up.set()
+        if not said:
             log.warning("%s gets no more figures in this attempt, training goes on: %s", self._name, why)
 
 
