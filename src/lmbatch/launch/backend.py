@@ -59,15 +59,19 @@ class TaskBatch:
 
     def __call__(self) -> dict[str, TaskFailure]:
         """Do the tasks; a failed one does not keep the others from being done. Returns the failures."""
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster ends what belongs to a job itself
+            die_with_parent()
+        return self.run_alone()
+
+    def run_alone(self) -> dict[str, TaskFailure]:
+        """The same, in a process that has nothing else to do."""
         # One process per core: threads inside a library scale poorly and would fight with the neighbours.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         os.environ.setdefault("RAYON_NUM_THREADS", "1")
-        if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster ends what belongs to a job itself
-            die_with_parent()
         try:
             return self.run()
         finally:
-            self._clear_spool()
+            self.clear_spool()
 
     def run(self) -> dict[str, TaskFailure]:
         """The same, in the process of the caller."""
@@ -80,7 +84,7 @@ class TaskBatch:
         failures: dict[str, TaskFailure] = {}
         every = plan.config.heartbeat_seconds if self.heartbeat_seconds is None else self.heartbeat_seconds
         live = LiveTask()
-        worker = Worker(store, raw, plan, self._own_spool(), self.engine, live)
+        worker = Worker(store, raw, plan, self.own_spool(), self.engine, live)
         with Pulse(store, live, every):
             for task_id in self.tasks:
                 try:
@@ -90,12 +94,14 @@ class TaskBatch:
                     live.failed(task_id, str(error))
         return failures
 
-    def _own_spool(self) -> Path:
+    def own_spool(self) -> Path:
+        """The folder of this process for shards on their way."""
         return Path(self.spool) / f"{socket.gethostname()}-{os.getpid()}"
 
-    def _clear_spool(self) -> None:
+    def clear_spool(self) -> None:
+        """Remove it, and the plan's folder if nothing else is in it."""
         # The driver sweeps only its own machine.
-        shutil.rmtree(self._own_spool(), ignore_errors=True)
+        shutil.rmtree(self.own_spool(), ignore_errors=True)
         with suppress(OSError):
             Path(self.spool).rmdir()
 

@@ -10,8 +10,11 @@ from typing import Any
 
 from submitit import LocalExecutor
 
+from lmbatch.config import ContainerSite
 from lmbatch.launch.backend import BatchEnd, TaskBatch
+from lmbatch.launch.contained import contained
 from lmbatch.launch.deal import guided
+from lmbatch.launch.slurm_submit import telling_line
 from lmbatch.preprocess import Unit
 
 _NO_TIME_LIMIT_MIN = 60 * 24 * 365
@@ -25,12 +28,15 @@ class _Running:
 
 
 class LocalBackend:
-    """At most ``workers`` processes at a time; logs and job files lie in ``folder``."""
+    """At most ``workers`` processes at a time, each in a ``container`` of its own if that names a runtime.
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    Logs and job files lie in ``folder``.
+    """
+
+    def __init__(self, folder: Path, workers: int, container: ContainerSite | None = None) -> None:
         self._executor = LocalExecutor(folder=folder / "%j")
         self._executor.update_parameters(timeout_min=_NO_TIME_LIMIT_MIN, tasks_per_node=1)
-        self._workers = workers
+        self._workers, self._container = workers, container
         self._running: list[_Running] = []
 
     def adopt(self, run: str) -> None:
@@ -43,7 +49,8 @@ class LocalBackend:
     def submit(self, batches: Sequence[TaskBatch]) -> None:
         """Start a process for each batch."""
         for batch in batches:
-            self._running.append(_Running(batch, self._executor.submit(batch)))
+            job = self._executor.submit(contained(batch, self._container))
+            self._running.append(_Running(batch, job))
 
     def poll(self, receipts: Collection[str]) -> list[BatchEnd]:
         """Batches whose process has ended."""
@@ -73,7 +80,9 @@ def _end_of(item: _Running) -> BatchEnd:
     paths = item.job.paths
     # submitit waits 15 s for a result that a killed process cannot have left; look for the file first.
     if not paths.result_pickle.exists():
-        return BatchEnd(item.batch, {}, f"the process ended without a result; its log: {paths.stderr}")
+        words = telling_line(paths.stderr)
+        told = f"the process ended without a result{f': {words}' if words else ''}; its log: {paths.stderr}"
+        return BatchEnd(item.batch, {}, told)
     error = item.job.exception()
     if error is not None:
         return BatchEnd(item.batch, {}, f"{error}; its log: {paths.stderr}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lmbatch.config import PreprocessConfig, SiteConfig, SlurmSite
+from lmbatch.config import ContainerSite, PreprocessConfig, SiteConfig, SlurmSite
 from lmbatch.launch.backend import Backend
 from lmbatch.launch.local import LocalBackend
 from lmbatch.launch.slurm import SlurmBackend
@@ -15,17 +15,21 @@ from lmbatch.launch.slurm import SlurmBackend
 
 @dataclass(frozen=True)
 class Place:
-    """``workers`` processes at a time: on this machine, or as elements of array jobs as ``slurm`` says."""
+    """``workers`` processes at a time: on this machine, or as elements of array jobs as ``slurm`` says.
+
+    Each does its tasks in a ``container``, if that names a runtime.
+    """
 
     executor: Literal["local", "slurm"]
     workers: int
     slurm: SlurmSite
+    container: ContainerSite | None = None
 
     def backend(self, folder: Path) -> Backend:
         """The backend, with a folder for its logs and job files."""
         if self.executor == "slurm":
-            return SlurmBackend(folder, self.slurm)
-        return LocalBackend(folder, self.workers)
+            return SlurmBackend(folder, self.slurm, container=self.container)
+        return LocalBackend(folder, self.workers, self.container)
 
 
 def at_site(config: PreprocessConfig, site: SiteConfig) -> PreprocessConfig:
@@ -42,5 +46,5 @@ def place_of(site: SiteConfig, on: str | None = None, workers: int | None = None
     """The place of a site; ``on`` and ``workers`` go before what it says. By default the cores of this machine."""
     if (on or site.executor) == "slurm":
         slurm = site.slurm.model_copy(update={"max_parallel": workers}) if workers else site.slurm
-        return Place("slurm", slurm.max_parallel, slurm)
-    return Place("local", workers or site.workers or len(os.sched_getaffinity(0)), site.slurm)
+        return Place("slurm", slurm.max_parallel, slurm, site.container)
+    return Place("local", workers or site.workers or len(os.sched_getaffinity(0)), site.slurm, site.container)

@@ -6,12 +6,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from lmbatch.config import SlurmSite
+from lmbatch.config import ContainerSite, SlurmSite
 from lmbatch.errors import SchedulerError
 from lmbatch.launch.backend import BatchEnd, TaskBatch, TaskFailure
 from lmbatch.launch.deal import by_bytes
@@ -58,8 +58,14 @@ class SlurmBackend:
     them (`adopt`). `cancel` takes all of them out.
     """
 
-    def __init__(self, folder: Path, site: SlurmSite, commands: SlurmCommands | None = None) -> None:
-        self._folder, self._site = folder, site
+    def __init__(
+        self,
+        folder: Path,
+        site: SlurmSite,
+        commands: SlurmCommands | None = None,
+        container: ContainerSite | None = None,
+    ) -> None:
+        self._folder, self._site, self._container = folder, site, container
         self._slurm = commands or SlurmCommands()
         limits = self._slurm.limits()
         self._array_limit = max(1, limits.array)
@@ -93,7 +99,7 @@ class SlurmBackend:
         """Submit them as one array. Raises SchedulerError if Slurm will never take it."""
         throttle = max(1, min(self._free(), len(batches)))
         memory = self._needs.of(task for batch in batches for task in batch.tasks)
-        self._try(Submission(new_folder(self._folder), tuple(batches), throttle, memory))
+        self._try(Submission(new_folder(self._folder), tuple(batches), throttle, memory, self._container))
 
     def poll(self, receipts: Collection[str]) -> list[BatchEnd]:
         """Look at the queue, if it is time to: batches whose tasks all have receipts, or whose element is gone."""
@@ -169,10 +175,12 @@ class SlurmBackend:
             submission = Submission.load(Path(row.comment)) if row.id not in self._elements else None
             if submission is None or row.index >= len(submission.batches):
                 continue
+            submission = replace(submission, container=self._container)
             batch = submission.batches[row.index]
             self._elements[row.id] = _Element(submission, batch, row.state)
             self._throttles[row.array] = submission.throttle
-            mend_pickle(submission, row.id, batch, minutes_for(self._site, batch.input_bytes))
+            work = submission.work(batch, self._site.cpus)
+            mend_pickle(submission, row.id, work, minutes_for(self._site, batch.input_bytes))
 
     # ── throttling: each array has a limit of its own; their sum keeps to the site's ────────────────────────────────
     def _free(self) -> int:

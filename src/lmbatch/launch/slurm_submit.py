@@ -24,8 +24,10 @@ from typing import Any
 from submitit import SlurmExecutor
 from submitit.core.utils import DelayedSubmission, JobPaths
 
-from lmbatch.config import SlurmSite
+from lmbatch.config import ContainerSite, SlurmSite
 from lmbatch.launch.backend import TaskBatch, TaskFailure
+from lmbatch.launch.batch_file import batch_of
+from lmbatch.launch.contained import ContainedBatch, contained
 
 _INDEX = "batches.json"
 _GIB = 2**30
@@ -37,13 +39,15 @@ _KEPT = "SLURM_CONF"
 class Submission:
     """Batches that go to the queue together; ``throttle`` of them may run at a time.
 
-    ``memory`` is asked for instead of the site's, in bytes.
+    ``memory`` is asked for instead of the site's, in bytes. Each is done in ``container``, which is not saved: a later
+    driver's site says what it is.
     """
 
     folder: Path
     batches: tuple[TaskBatch, ...]
     throttle: int
     memory: int | None = None
+    container: ContainerSite | None = None
 
     def save(self) -> None:
         """Write the index. It must stand before the job does: a driver may be killed in between."""
@@ -56,10 +60,14 @@ class Submission:
         """What an earlier driver saved; None if it is not there or not readable."""
         try:
             value = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-            batches = tuple(TaskBatch(**{**item, "tasks": tuple(item["tasks"])}) for item in value["batches"])
+            batches = tuple(map(batch_of, value["batches"]))
             return Submission(folder, batches, int(value["throttle"]), value.get("memory"))
         except (OSError, ValueError, TypeError, KeyError):
             return None
+
+    def work(self, batch: TaskBatch, cpus: int) -> TaskBatch | ContainedBatch:
+        """What an element calls, with so many cores."""
+        return contained(batch, self.container, cpus)
 
     def paths(self, element: str) -> JobPaths:
         """Where submitit keeps the files of an element."""
@@ -101,13 +109,14 @@ def minutes_for(site: SlurmSite, input_bytes: int) -> int:
 def submit(site: SlurmSite, submission: Submission, name: str) -> list[str]:
     """Give it to sbatch; the elements' ids in the order of the batches. Raises what submitit raises."""
     submission.save()
+    work = [submission.work(batch, site.cpus) for batch in submission.batches]
     executor = SlurmExecutor(folder=submission.folder, python=site.python)
     executor.update_parameters(**sbatch_parameters(site, submission, name))
     with clean_environment():
         if len(submission.batches) == 1:  # an array of one would be a lone job all the same
-            return [str(executor.submit(submission.batches[0]).job_id)]
+            return [str(executor.submit(work[0]).job_id)]
         with executor.batch():
-            jobs = [executor.submit(batch) for batch in submission.batches]
+            jobs = [executor.submit(one) for one in work]
         return [str(job.job_id) for job in jobs]
 
 
@@ -125,14 +134,14 @@ def clean_environment() -> Iterator[None]:
         os.environ.update(removed)
 
 
-def mend_pickle(submission: Submission, element: str, batch: TaskBatch, minutes: int) -> None:
+def mend_pickle(submission: Submission, element: str, work: TaskBatch | ContainedBatch, minutes: int) -> None:
     """Write the file that tells an element what to do, if a killed driver left it out.
 
     submitit moves it into place after sbatch has answered; elements wait for it for 60 s.
     """
     path = submission.paths(element).submitted_pickle
     if not path.exists():
-        delayed = DelayedSubmission(batch)
+        delayed = DelayedSubmission(work)
         delayed.set_timeout(minutes, 3)
         temporary = path.with_suffix(f".{uuid.uuid4().hex}")
         delayed.dump(temporary)
@@ -156,9 +165,14 @@ def read_result(submission: Submission, element: str) -> dict[str, TaskFailure] 
 
 
 def last_words(submission: Submission, element: str) -> str:
-    """The line of an element's log that says most: one about memory, else the last that is not Slurm's own noise."""
+    """What `telling_line` finds in an element's log."""
+    return telling_line(submission.paths(element).stderr)
+
+
+def telling_line(path: Path) -> str:
+    """The line of a log that says most: one about memory, else the last that is not Slurm's or submitit's own noise."""
     try:
-        lines = submission.paths(element).stderr.read_text(errors="replace").splitlines()
+        lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return ""
     telling = [line.strip() for line in lines if line.strip() and not line.startswith(("srun: ", "submitit "))]

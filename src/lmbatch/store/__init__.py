@@ -17,7 +17,7 @@ Every later stage imports this package; it imports only ``errors`` and ``config`
 from lmbatch.store.base import ObjectInfo, Store
 from lmbatch.store.keys import check_key
 from lmbatch.store.local import LocalStore
-from lmbatch.store.location import open_store
+from lmbatch.store.location import local_folder, open_store
 from lmbatch.store.manifest import (
     FORMAT_VERSION,
     MANIFEST_KEY,
@@ -68,6 +68,7 @@ __all__ = [
     "Traffic",
     "check_key",
     "check_publish_once",
+    "local_folder",
     "open_store",
     "parse_manifest",
     "parse_receipt",

@@ -69,6 +69,12 @@ def open_store(uri: str, *, patience: float = 0.0) -> Store:
     return GenericStore(f"{location.scheme}://{location.rest}", backoff=_backoff(patience))
 
 
+def local_folder(uri: str) -> Path | None:
+    """The folder that a store at ``uri`` is, by its absolute path; None for one that is reached over the network."""
+    store = open_store(uri) if parse_location(uri).scheme == "file" else None
+    return store.root if isinstance(store, LocalStore) else None
+
+
 def _backoff(patience: float) -> Backoff:
     return replace(DEFAULT_BACKOFF, patience=patience)
 

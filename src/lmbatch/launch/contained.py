@@ -1,0 +1,164 @@
+"""A batch that is done in a container: what submitit runs on the node stays outside, the tasks are inside.
+
+::
+
+    submitit (the host's Python) ── ContainedBatch ── RUNTIME … IMAGE … lmbatch task --batch … --answer … --lifeline
+
+Checkpoint and requeue are decided out here: Slurm's signals mean something to submitit alone, and its commands are at
+hand. To Slurm and to the driver an element ends as it would without a container: killed by signal 9 where the work was,
+else with the work's exit code and its last words in the log, so that what is out of memory here is so there.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import lmbatch
+from lmbatch.config import ContainerSite
+from lmbatch.errors import TaskError
+from lmbatch.launch.backend import TaskBatch, TaskFailure
+from lmbatch.launch.batch_file import read_answer, write_batch
+from lmbatch.launch.container import ContainerWork, container_prefix, removing_command
+from lmbatch.launch.lifeline import NOT_OURS
+from lmbatch.store import local_folder
+
+_SECONDS_TO_END = 10.0
+_NOT_STARTED = 125  # podman and docker: from here on it is not the command's own
+_BY_A_SIGNAL = 128  # a shell's exit code for signal N is this plus N; runtimes follow it
+
+
+@dataclass(frozen=True)
+class ContainedBatch:
+    """What submitit calls on the node instead of ``batch``."""
+
+    batch: TaskBatch
+    container: ContainerSite
+    cpus: int = 1
+
+    def __call__(self) -> dict[str, TaskFailure]:
+        """Do the tasks in a container. Returns the failures; raises TaskError if no task could be begun."""
+        from submitit import JobEnvironment
+
+        job = JobEnvironment()
+        return self.run(job.paths.folder.absolute(), str(job.job_id))
+
+    def run(self, folder: Path, job: str) -> dict[str, TaskFailure]:
+        """The same for the job of this name, with the files that both sides read and write in ``folder``."""
+        request, answer = folder / f"{job}_batch.json", folder / f"{job}_answer.json"
+        spool = self.batch.own_spool()
+        spool.mkdir(parents=True, exist_ok=True)
+        try:
+            # Its folder lies in that of this process, which is the one that a sweep of the spool looks for.
+            write_batch(request, replace(self.batch, spool=str(spool)))
+            answer.unlink(missing_ok=True)  # of an attempt before this one
+            code = self._run(work_of(self.batch, (folder, spool), f"lmbatch-{job}"), request, answer)
+        finally:
+            self.batch.clear_spool()
+        failures = read_answer(answer)
+        if failures is None:
+            end_like(code)
+        return failures
+
+    def checkpoint(self) -> object:
+        """Called by submitit on preemption: the receipts are the state, so the same batch simply runs again."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _run(self, work: ContainerWork, request: Path, answer: Path) -> int:
+        remove = removing_command(self.container, work)
+        _quietly(remove)  # what an earlier attempt may have left, whose node had no time to tidy up
+        code = _NOT_STARTED
+        try:
+            code = run_on_a_lifeline(task_command(self.container, work, request, answer, self.cpus))
+        finally:
+            if not 0 <= code < _NOT_STARTED:
+                _quietly(remove)
+        return code
+
+
+def contained(batch: TaskBatch, site: ContainerSite | None, cpus: int = 1) -> TaskBatch | ContainedBatch:
+    """What submitit is to call for a batch, on so many cores: the batch itself where there is no container."""
+    return batch if site is None or site.runtime == "none" else ContainedBatch(batch, site, cpus)
+
+
+def task_command(site: ContainerSite, work: ContainerWork, request: Path, answer: Path, cpus: int) -> list[str]:
+    """The command that does a batch in the container. For pyxis, a plugin of srun, it is a step beside submitit's."""
+    step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--cpus-per-task={cpus}", "--export=ALL",
+            "--disable-status", "--quiet"]  # fmt: skip
+    return [
+        *(step if site.runtime == "pyxis" else ()), *container_prefix(site, work),
+        "-m", "lmbatch", "task", "--batch", str(request), "--answer", str(answer), "--lifeline",
+    ]  # fmt: skip
+
+
+def work_of(batch: TaskBatch, folders: Sequence[Path], name: str) -> ContainerWork:
+    """What the container of a batch gets of this node: its store and input, if they are folders, and ``folders``."""
+    stores = (local_folder(uri) for uri in (batch.store, batch.raw) if uri)
+    return ContainerWork(
+        cwd=Path.cwd(),
+        folders=(*folders, *(folder for folder in stores if folder is not None)),
+        code=Path(lmbatch.__file__).parents[1],
+        user=f"{os.getuid()}:{os.getgid()}",
+        rootless=os.getuid() != 0,
+        name=name,
+    )
+
+
+def run_on_a_lifeline(command: Sequence[str]) -> int:
+    """Run it until it ends, or until an exception (submitit's on preemption) ends it; its exit code, -N for signal N.
+
+    Its standard input is a pipe that ends when this process does, however that comes about.
+    """
+    with signals_held_back():
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, env=_environment())
+    try:
+        return process.wait()
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """A process that is started meanwhile never gets the signals that are not for it; this one gets them later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NOT_OURS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_like(code: int) -> NoReturn:
+    """End this process like one that left no answer and returned ``code``. Raises SystemExit; TaskError for 0."""
+    number = -code if code < 0 else code - _BY_A_SIGNAL
+    if number == signal.SIGKILL:  # for want of memory, most likely: Slurm and the driver are to see it
+        os.kill(os.getpid(), signal.SIGKILL)
+    if code == 0:
+        raise TaskError("the container ended well, and left no answer", remedy="is its image lmbatch's?")
+    raise SystemExit(code if code > 0 else _BY_A_SIGNAL + number)
+
+
+def _environment() -> dict[str, str]:
+    """This process's own; ch-run refuses to start without USER, which a job need not have."""
+    user = {} if "USER" in os.environ else {"USER": pwd.getpwuid(os.getuid()).pw_name}
+    return {**user, **os.environ}
+
+
+def _quietly(command: Sequence[str]) -> None:
+    if command:
+        with suppress(OSError):
+            subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
