@@ -47,6 +47,7 @@ class Site:
     cluster: SlurmCluster
     corpus: Path
     base: Path
+    container: dict[str, Any] | None = None
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -68,6 +69,8 @@ class Site:
         )
         asked = {"max_parallel": 4, "memory": "500MiB", "minutes": 15, "poll_seconds": 0.5, "batch_bytes": 9000}
         site = {"name": "test", "executor": "slurm", "slurm": {**asked, "setup": hold, **slurm}}
+        if self.container is not None:
+            site["container"] = self.container
         (self.base / "site.yaml").write_text(yaml.safe_dump(site), encoding="utf-8")
         return [sys.executable, "-m", "lmbatch", "preprocess", "--config", str(self.base / "config.yaml"),
                 "--site", str(self.base / "site.yaml"), *more]  # fmt: skip

@@ -63,7 +63,8 @@ class ContainerWork:
 
     ``folders`` are absolute, and lie under the same paths inside; ``code`` is the folder that holds the host's package
     ``lmbatch``, used where the site says so. ``gpus`` is that of a node. ``user`` is ``uid:gid`` on the host;
-    ``rootless`` tells whether the runtime's engine runs as an ordinary user.
+    ``rootless`` tells whether the runtime's engine runs as an ordinary user. With a ``name`` the caller sees to the
+    container's end (`removing_command`) and holds its standard input; without one a keeper does.
     """
 
     cwd: Path
@@ -72,6 +73,7 @@ class ContainerWork:
     gpus: int = 0
     user: str = "0:0"
     rootless: bool = False
+    name: str | None = None
 
 
 def container_prefix(site: ContainerSite, work: ContainerWork) -> tuple[str, ...]:
@@ -118,6 +120,13 @@ def cleaning_command(site: ContainerSite) -> tuple[str, ...]:
         return ()
     listing = f"{site.runtime} ps --all --quiet --filter label=lmbatch.job=$SLURM_JOB_ID"
     return ("bash", "-c", f"{listing} | xargs --no-run-if-empty {site.runtime} rm --force")
+
+
+def removing_command(site: ContainerSite, work: ContainerWork) -> tuple[str, ...]:
+    """What removes the container with the work's name, if it is there; empty where none can be left."""
+    if site.runtime not in ("podman", "docker") or not work.name:
+        return ()
+    return (site.runtime, "rm", "--force", work.name)
 
 
 def _parsed(text: str) -> Mount:
@@ -201,9 +210,11 @@ def _engine(site: ContainerSite, work: ContainerWork) -> list[str]:
     shm = f"--shm-size={site.shm}" if site.shm else "--ipc=host"
     gpus = {"podman": "--device=nvidia.com/gpu=all", "docker": "--gpus=all"}[site.runtime] if work.gpus else None
     podman = site.runtime == "podman"
+    named = [site.runtime, "run", "--interactive", f"--name={work.name}"]
+    start = named if work.name else ["bash", "-c", keeper(), "lmbatch", site.runtime]
     user = "--userns=keep-id" if podman and work.rootless else f"--user={work.user}"
     return [
-        "bash", "-c", keeper(), "lmbatch", site.runtime, "--rm", "--network=host", "--pid=host", shm, user,
+        *start, "--rm", "--network=host", "--pid=host", shm, user,
         "--entrypoint=", "--log-driver=none", "--security-opt=label=disable",
         *(["--ulimit=host"] if podman else []), *([gpus] if gpus else []),
         *(f"--mount=type=bind,source={mount.source},destination={mount.inside}{',readonly' if mount.read_only else ''}"
