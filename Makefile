@@ -18,12 +18,17 @@ SITE      ?=
 WORKERS   ?=
 SET       ?=
 
-.PHONY: help venv demo test check preprocess tokenizer s3-up s3-down cluster-up cluster-status cluster-down reference lock bench clean distclean
+# make recipe NAME=s0 [SIZE=small|full] [RAW=folder-or-uri]
+NAME ?= list
+SIZE ?= small
+
+.PHONY: help venv demo recipe test check preprocess tokenizer s3-up s3-down cluster-up cluster-status cluster-down reference lock bench clean distclean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  make preprocess CORPUS=wudao [RAW=folder-or-uri] [STORE=s3://…] [TOKENIZER=folder] [ON=local|slurm] [SITE=file] [WORKERS=n] [SET="a.b=v"]'
+	@echo '  make recipe NAME=s0|s1|s2|s3|s4 [SIZE=small|full] [RAW=folder-or-uri]'
 
 venv: $(STAMP) ## Install everything into .venv, every version pinned by constraints.txt
 
@@ -35,7 +40,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## Corpus → shards in object storage → training, killed and resumed → generated text
-	@$(BIN)/python demo/run.py
+	@$(BIN)/python -m demo.run
+
+# Values reach the command through the environment, so that a path with a space or a quote stays one word.
+recipe: export LMBATCH_MAKE_RAW := $(RAW)
+recipe: $(STAMP) ## One of the five recipes, from raw text to inference: NAME=s0 … s4, SIZE=small or full
+	@args=("$(NAME)" --size "$(SIZE)"); \
+	[[ -z $$LMBATCH_MAKE_RAW ]] || args+=(--raw "$$LMBATCH_MAKE_RAW"); \
+	$(BIN)/python -m recipes "$${args[@]}"
 
 test: $(STAMP) ## Everything that this machine can test
 	@$(BIN)/python -m pytest

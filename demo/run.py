@@ -6,7 +6,6 @@ a kill -9 on the way → both curves compared bit for bit → exported → text.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -15,15 +14,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from demo.story import (
+    BIN,
+    Story,
+    endings,
+    lmbatch,
+    lmbatch_json,
+    load_with_transformers,
+    print_story,
+    set_environment,
+    shards_sentence,
+    status_sentence,
+)
 from lmbatch.train.attempts import read_attempts
 from lmbatch.train.metrics import last_step, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
 S3_STATE = "data/demo-s3"
 STORE = "s3://lmbatch/demo"
 STRAIGHT, INTERRUPTED = "demo-straight", "demo-interrupted"
@@ -31,32 +39,11 @@ PROMPTS = ("第一条 为了", "话说曹操")
 STOP_AT, KILL_AT = 230, 450  # steps; checkpoints are made every 100
 
 
-@dataclass
-class Story:
-    """What happened, for the table at the end."""
-
-    rows: list[tuple[str, str, float]] = field(default_factory=list)
-
-    @contextmanager
-    def stage(self, title: str) -> Iterator[Callable[[str], None]]:
-        """Announce a stage, time it, and keep the sentence that it reports."""
-        print(f"\n── {title}", flush=True)
-        begun = time.monotonic()
-        said: list[str] = []
-        yield said.append
-        self.rows.append((title, "; ".join(said), time.monotonic() - begun))
-
-
 def main() -> int:
     """Tell the story; 0 only if everything that is shown was seen."""
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the S3 server is stopped in any case
-    # accelerate's launcher sets one thread where nothing is said
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    if not Path("/dev/nvidia0").exists():
-        os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        )  # or DeepSpeed, wherever it is imported, warns of the missing GPU
+    set_environment()
     story = Story()
     with story.stage("corpus in WuDao's shape") as say:
         say(lmbatch("corpus", "fetch", "demo"))
@@ -93,20 +80,6 @@ def main() -> int:
     print(f"\n{text}\n")
     print_story(story)
     return 0
-
-
-def lmbatch(*arguments: str) -> str:
-    """Run a verb; its stdout. Its messages and progress go where ours go."""
-    done = subprocess.run([str(BIN / "lmbatch"), *arguments], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"demo: `lmbatch {' '.join(arguments)}` ended with {done.returncode}\n{done.stdout}")
-    return done.stdout.strip()
-
-
-def lmbatch_json(*arguments: str) -> dict[str, Any]:
-    """Run a verb with --json."""
-    value: dict[str, Any] = json.loads(lmbatch(*arguments, "--json"))
-    return value
 
 
 @contextmanager
@@ -171,57 +144,9 @@ def step_of(run: str) -> int:
     return last_step(read_metrics(Path("runs") / run))
 
 
-def endings(run: str) -> list[str | None]:
-    """Why each attempt at the run ended, by the run ledger; [] for a run that never started."""
-    return [attempt.why for attempt in read_attempts(Path("runs") / run)]
-
-
 def forget(run: str) -> None:
     """Remove a run of the demo, so that it is told from its beginning."""
     shutil.rmtree(Path("runs") / run, ignore_errors=True)
-
-
-def shards_sentence(facts: dict[str, Any]) -> str:
-    """Documents, tokens and memory in one line."""
-    ledger = facts["ledger"]
-    return (
-        f"{ledger['records']:,} records = {sum(ledger['documents'].values()):,} documents + "
-        f"{sum(ledger['dropped'].values())} dropped + {sum(ledger['quarantined'].values())} quarantined; "
-        f"{sum(facts['tokens'].values()):,} tokens in {facts['shards']} shards; "
-        f"peak memory of a worker {facts['peak_memory_bytes'] / 2**20:.0f} MiB; {facts['digest'][:19]}…"
-    )
-
-
-def status_sentence(run: str) -> str:
-    """Loss, attempts and what was lost."""
-    facts = lmbatch_json("status", f"runs/{run}")
-    endings = ", ".join(attempt["why"] or "?" for attempt in facts["attempts"])
-    first_steps = [attempt["seconds_to_first_step"] for attempt in facts["attempts"]]
-    resumed = ", ".join(f"{seconds:.1f} s" for seconds in first_steps[1:] if seconds is not None)
-    return (
-        f"{facts['step']} steps, loss {facts['loss']:.4f}, validation {facts['validation_loss']:.4f}; "
-        f"attempts: {endings}; steps lost: {facts['steps_lost']}"
-        + (f"; to the first step again: {resumed}" if resumed else "")
-    )
-
-
-def load_with_transformers(folder: str) -> str:
-    """Load the export in a process of its own that knows nothing of lmbatch."""
-    script = (
-        "import sys, transformers as t; t.logging.set_verbosity_error(); t.logging.disable_progress_bar()\n"
-        "model = t.AutoModelForCausalLM.from_pretrained(sys.argv[1]); t.AutoTokenizer.from_pretrained(sys.argv[1])\n"
-        "print(f'AutoModelForCausalLM loads it: {type(model).__name__}, {model.num_parameters():,} parameters')"
-    )
-    done = subprocess.run([sys.executable, "-c", script, folder], check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout.strip()
-
-
-def print_story(story: Story) -> None:
-    """What happened, as a table."""
-    from lmbatch.cli.common import human_seconds, print_table
-
-    rows = [(title, human_seconds(seconds), said) for title, said, seconds in story.rows]
-    print_table(("stage", "took", "what happened"), rows, pipe_width=120)
 
 
 if __name__ == "__main__":

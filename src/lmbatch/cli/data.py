@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from lmbatch.cli.common import json_option, print_json, progress_bar
-from lmbatch.config import CacheConfig
-from lmbatch.interchange import ExportedSplit, ExportOptions, export_parquet, shard_prefixes
-from lmbatch.loader import ShardCache, cache_folder, read_manifest
+from lmbatch.config import CacheConfig, ChunkingConfig, ChunkingMode
+from lmbatch.config.load import build
+from lmbatch.interchange import ExportedSplit, ExportOptions, export_parquet, shard_prefixes, what_is_kept
+from lmbatch.loader import ShardCache, TokenReader, cache_folder, read_manifest
 from lmbatch.store import SPLITS, Split, open_store
 
 EXPORT_EPILOG = """\b
@@ -37,6 +38,14 @@ Examples:
 
 Each shard is WEIGHT PREFIX, its weight being its tokens, as Megatron-LM's --data-path wants them. For GPT-NeoX put
 the `prefixes` and `weights` of --json under train-data-paths and train-data-weights. Documents end with EOD already.
+"""
+
+KEPT_EPILOG = """\b
+Examples:
+  lmbatch data kept data/shards/demo --mode drop_short --length 512
+  lmbatch data kept s3://bucket/wudao --mode truncate --length 384 --json
+
+Only the shards' indexes are read. Packed, as lmbatch trains by default, every token is kept.
 """
 
 
@@ -115,3 +124,28 @@ def paths(store: str, split: Split, as_json: bool) -> None:
         print_json({"prefixes": [each.path for each in prefixes], "weights": [each.weight for each in prefixes]})
     else:
         click.echo(" ".join(f"{each.weight} {each.path}" for each in prefixes))
+
+
+@command.command(epilog=KEPT_EPILOG)
+@click.argument("store")
+@click.option("--mode", type=click.Choice([mode for mode in get_args(ChunkingMode) if mode != "lines"]), required=True)
+@click.option("--length", type=int, help="Most tokens of an example, as chunking.length.")
+@click.option("--cache", type=click.Path(file_okay=False), help="Folder for copies of remote shards.")
+@json_option
+def kept(store: str, mode: ChunkingMode, length: int | None, cache: str | None, as_json: bool) -> None:
+    """Say how many tokens of the packed corpus in STORE another way of cutting documents would keep."""
+    chunking = build(ChunkingConfig, {"mode": mode, "length": length}, "data kept")
+    source = open_store(store)
+    manifest = read_manifest(source, None)
+    settings = CacheConfig(dir=cache)
+    shards = ShardCache(source, cache_folder(settings), settings.max_bytes)
+    readers = {split: TokenReader(shards, manifest.of(split), manifest.dtype, indexed=True) for split in SPLITS}
+    found = what_is_kept(manifest, readers, chunking)
+    if as_json:
+        facts = {"documents": found.documents, "encoded": found.encoded, "kept": found.kept, "share": found.share}
+        print_json({"mode": mode, "length": length} | facts)
+    else:
+        click.echo(
+            f"{found.encoded:,} tokens of text in {found.documents:,} documents; {mode}"
+            f"{f' of {length}' if length else ''} keeps {found.kept:,} ({found.share:.1%}), packed keeps all"
+        )

@@ -31,6 +31,7 @@ Examples:
     "--top-p", type=float, default=1.0, show_default=True, help="Only the smallest set with this probability."
 )
 @click.option("--num-beams", type=int, default=1, show_default=True, help="Beam search with so many beams.")
+@click.option("--early-stopping", is_flag=True, help="Beam search ends when as many texts as beams have ended.")
 @click.option("--no-repeat-ngram-size", type=int, default=0, show_default=True, help="No n-gram of this size twice.")
 @click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1: fewer repetitions.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")

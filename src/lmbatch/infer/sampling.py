@@ -59,6 +59,8 @@ def generation_config(config: GenerateConfig, *, new: int, eod_id: int) -> Gener
     values: dict[str, Any] = {"do_sample": config.temperature > 0}
     if config.temperature > 0:
         values |= {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
+    if config.num_beams > 1:
+        values["early_stopping"] = config.early_stopping
     settings: GenerationConfig = kind(
         max_new_tokens=new,
         num_beams=config.num_beams,

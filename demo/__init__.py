@@ -1,0 +1,1 @@
+"""`make demo`: the whole of lmbatch on one machine. See README.md."""
