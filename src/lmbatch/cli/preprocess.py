@@ -146,6 +146,8 @@ def print_result(result: PreprocessResult) -> None:
     click.echo(f"records   {ledger.records:,} in = {ledger.documents_out:,} documents ({kept})")
     click.echo(f"          + {ledger.records_dropped:,} dropped {reasons(ledger.dropped)}".rstrip())
     click.echo(f"          + {ledger.records_quarantined:,} quarantined {reasons(ledger.quarantined)}".rstrip())
+    if ledger.unread:
+        click.echo(f"unread    {left_unread(ledger.unread)}")
     if ledger.changed:
         click.echo(f"changed   documents by rule {reasons(ledger.changed)}")
     tokens = ", ".join(f"{manifest.tokens(split):,} {split}" for split in SPLITS)
@@ -168,6 +170,13 @@ def thrown_away(tokens: TokenLedger) -> str:
         f"{tokens.encoded:,} encoded + {tokens.eod:,} EOD, {tokens.lost:,} thrown away "
         f"({tokens.share_lost:.2%}) {reasons(tokens.thrown_away)}"
     ).rstrip()
+
+
+def left_unread(counts: dict[str, int]) -> str:
+    """What corpus.max_records left of the input: ``2 files and the rest of 1, behind corpus.max_records``."""
+    words = {"all": "{} files", "rest": "the rest of {}"}
+    parts = " and ".join(text.format(counts[name]) for name, text in words.items() if name in counts)
+    return f"{parts}, behind corpus.max_records"
 
 
 def reasons(counts: dict[str, int]) -> str:

@@ -8,7 +8,7 @@ import click
 
 from lmbatch.cli.common import human_bytes, human_seconds, print_table
 from lmbatch.cli.estimate import UPPER_BOUND, print_estimate, print_rows
-from lmbatch.cli.preprocess import reasons, thrown_away
+from lmbatch.cli.preprocess import left_unread, reasons, thrown_away
 from lmbatch.report import RunningTask, StoreStatus
 
 
@@ -73,6 +73,8 @@ def _lines(status: StoreStatus) -> Iterator[str]:
         f"{ledger.records_quarantined:,} quarantined {reasons(ledger.quarantined)}".rstrip(),
     )
     yield " + ".join(parts)
+    if ledger.unread:
+        yield f"left unread: {left_unread(ledger.unread)}"
     if ledger.changed:
         yield f"changed by cleaning {reasons(ledger.changed)}"
     if ledger.tokens is not None:

@@ -36,6 +36,10 @@ class CorpusConfig(Section):
     dataset_split: str | None = Field(None, description="Split of a `datasets` folder that has several.")
     csv_delimiter: str = Field(",", min_length=1, max_length=1, description="Field delimiter of CSV files.")
     first_records: int | None = Field(None, gt=0, description="Take only the first N records of each file.")
+    max_records: int | None = added(
+        None, gt=0, description="Take only the first N records of the corpus, its files in the order of their paths; "
+        "what lies behind them is not read, and the ledger says so. All is then one task, whatever tasks.bytes says."
+    )  # fmt: skip
     language: tuple[str, ...] = operational(
         (), description="Languages of the texts, ISO 639-1 such as [zh]; for the report and the data card."
     )
@@ -49,6 +53,12 @@ class CorpusConfig(Section):
         if not value:
             raise ValueError("must name at least one")
         return value
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> CorpusConfig:
+        if self.first_records is not None and self.max_records is not None:
+            raise ValueError("first_records counts in each file, max_records over all of them: give one of the two")
+        return self
 
 
 class TokenizerRef(Section):

@@ -33,6 +33,8 @@ def probe(store: Store, config: CorpusConfig, file: InputFile) -> FileProbe:
 def _why_not(config: CorpusConfig, file: InputFile) -> str:
     if not config.splittable:
         return "corpus.splittable is false"
+    if config.max_records is not None:
+        return "corpus.max_records counts from the beginning of the corpus"
     if config.first_records is not None:
         return "corpus.first_records counts from the beginning of the file"
     if config.format not in (*_CUT_BY_BYTES, "parquet"):

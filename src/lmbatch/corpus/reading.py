@@ -27,8 +27,12 @@ _READERS: dict[Format, Callable[[Source], Iterator[Record]]] = {
 }
 
 
-def read_piece(store: Store, config: CorpusConfig, piece: Piece, probe: FileProbe, seen: Seen) -> Iterator[Record]:
+def read_piece(
+    store: Store, config: CorpusConfig, piece: Piece, probe: FileProbe, seen: Seen, *, most: int | None = None
+) -> Iterator[Record]:
     """Every record of a piece, in order: documents, and what could not become one with the reason.
+
+    ``most``: no more than these, the first ones; what is left of ``max_records`` where the corpus has such a limit.
 
     Memory is bounded by about three times ``max_record_bytes`` and a few chunks. ``seen`` is complete when the
     iterator is exhausted. Raises StoreError if the file cannot be read.
@@ -36,10 +40,15 @@ def read_piece(store: Store, config: CorpusConfig, piece: Piece, probe: FileProb
     if config.format == "dataset" or compression_of(piece.path) != "none":  # positions are none of the stored file
         store = metered(store, seen)
     source = Source(store, config, piece, probe, seen)
-    for record in islice(_records(source), config.first_records):
+    records = _records(source)
+    for record in islice(records, config.first_records if most is None else most):
         seen.records += 1
         seen.position = record.position
         yield record
+    if seen.records == most:
+        end = seen.end_position
+        seen.more = next(records, None) is not None
+        seen.end_position = end
 
 
 def _records(source: Source) -> Iterator[Record]:

@@ -16,7 +16,8 @@ class Seen:
 
     ``first_position`` is where it began and ``end_position`` where it stopped: in bytes, of the decompressed stream
     if there is one; in rows for Parquet and ``datasets`` folders. The end of one piece is the beginning of the next.
-    With ``first_records`` the end is where the last record was taken.
+    With ``first_records`` or a limit the end is where the last record was taken; ``more`` tells whether another one
+    stands behind the limit.
 
     ``position`` (of the latest record) and ``stored_bytes`` (read of the stored file, where it is counted) are for
     those who want to know how far the reader is.
@@ -27,6 +28,7 @@ class Seen:
     records: int = 0
     position: int = 0
     stored_bytes: int | None = None
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class TaskFacts:
     stored_bytes: int = 0  # of all files of its shards, or its payload for the stages before
     traffic: Mapping[str, int] | None = None  # with the store; None if the receipt is older than the counters
     input_traffic: Mapping[str, int] | None = None
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes_per_second(self) -> float:
@@ -59,6 +60,7 @@ class Tally:
     dropped: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
     engines: dict[str, int] = field(default_factory=dict)
     shards: int = 0
     stored_bytes: int = 0
@@ -82,6 +84,7 @@ class Tally:
         add_counts(self.dropped, facts.dropped)
         add_counts(self.quarantined, facts.quarantined)
         add_counts(self.changed, facts.changed)
+        add_counts(self.unread, facts.unread)
         if facts.cut is not None:
             self._cut = self._cut or {"encoded": 0, "eod": 0}
             add_counts(self._cut, {"encoded": facts.cut["encoded"], "eod": facts.cut["eod"]})
@@ -110,7 +113,7 @@ class Tally:
     def ledger(self) -> Ledger:
         """What became of every record so far."""
         sums = {"documents": self.documents, "dropped": self.dropped, "quarantined": self.quarantined,
-                "changed": self.changed}  # fmt: skip
+                "changed": self.changed, "unread": self.unread}  # fmt: skip
         ordered = {name: dict(sorted(counts.items())) for name, counts in sums.items()}
         thrown_away = dict(sorted(self._thrown_away.items()))
         tokens = TokenLedger(**self._cut, thrown_away=thrown_away) if self._cut else None
@@ -180,6 +183,7 @@ def _facts(value: dict[str, Any]) -> TaskFacts:
         stored_bytes=sum([shard[name]["size"] for shard in value["shards"] for name in ("bin", "idx", "docs")]),
         traffic=value.get("traffic"),
         input_traffic=value.get("input_traffic"),
+        unread=ledger.get("unread", {}),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -93,6 +94,7 @@ class Pipeline:
             quarantined=dict(sorted(counts.quarantined.items())),
             changed=dict(sorted(counts.changed.items())),
             tokens=self._chunker.ledger(),
+            unread=dict(sorted(Counter(piece.unread for piece in self.seen if piece.unread).items())),
         )
         problem = token_problem(ledger, self.shards)
         if problem is not None:

@@ -124,7 +124,7 @@ def make_plan(config: PreprocessConfig) -> tuple[Plan, TextTokenizer]:
         PlannedFile(path=file.path, size=file.size, etag=file.etag, modified=file.modified, probe=facts)
         for file, facts in zip(inputs, probes, strict=True)
     ]
-    tasks = group_tasks(_pieces(inputs, probes, config), config.tasks.bytes)
+    tasks = _tasks(_pieces(inputs, probes, config), config)
     plan = Plan(
         config=config,
         raw=raw.uri,
@@ -165,6 +165,12 @@ def _pieces(inputs: Sequence[InputFile], probes: Sequence[FileProbe], config: Pr
             size = piece_bytes(piece, facts)
             pieces.append(PlannedPiece(file=number, start=piece.start, end=piece.end, bytes=size))
     return pieces
+
+
+def _tasks(pieces: Sequence[PlannedPiece], config: PreprocessConfig) -> tuple[Task, ...]:
+    # Who counts records over all files must have read those before.
+    together = config.corpus.max_records is not None
+    return group_tasks(pieces, sum(piece.bytes for piece in pieces) if together else config.tasks.bytes)
 
 
 def group_tasks(pieces: Sequence[PlannedPiece], target_bytes: int) -> tuple[Task, ...]:

@@ -95,6 +95,8 @@ class Ledger(Section):
     quarantined: dict[str, int] = Field(default_factory=dict)  # by reason
     changed: dict[str, int] = added({})  # documents by the rule that changed them; no part of the sum
     tokens: TokenLedger | None = added(None)  # where documents were cut; packed ones lose nothing
+    # Files behind corpus.max_records ("all" of them or the "rest" of one): their records are not known.
+    unread: dict[str, int] = added({})
 
     @property
     def documents_out(self) -> int:
@@ -120,7 +122,9 @@ class Ledger(Section):
     def total(ledgers: Iterable[Ledger]) -> Ledger:
         """The sum of ledgers, key by key, keys in sorted order."""
         records = 0
-        sums: dict[str, dict[str, int]] = {"documents": {}, "dropped": {}, "quarantined": {}, "changed": {}}
+        sums: dict[str, dict[str, int]] = {
+            "documents": {}, "dropped": {}, "quarantined": {}, "changed": {}, "unread": {},
+        }  # fmt: skip
         tokens: TokenLedger | None = None
         for ledger in ledgers:
             records += ledger.records
@@ -145,6 +149,7 @@ class PieceReceipt(Section):
     first_position: int
     end_position: int
     records: int
+    unread: Literal["all", "rest"] | None = added(None)  # what corpus.max_records left of it
 
 
 class Receipt(Section):

@@ -42,13 +42,16 @@ class Sample:
     def _texts(self) -> Iterator[str]:
         raw = open_store(self._corpus.corpus.raw)
         clean = build_cleaner(self._corpus.cleaning)
+        left = self._corpus.corpus.max_records
         for file in self._files:
             facts = probe(raw, self._corpus.corpus, file)
             for piece in split_file(file, facts, self._corpus.corpus, max(1, file.size)):
-                for record in read_piece(raw, self._corpus.corpus, piece, facts, Seen()):
+                seen = Seen()
+                for record in read_piece(raw, self._corpus.corpus, piece, facts, seen, most=left):
                     document = clean(record) if isinstance(record, Document) else record
                     if isinstance(document, Document):
                         yield document.text
+                left = None if left is None else left - seen.records
 
 
 def _drawn(salt: bytes, text: str, share: float) -> bool:

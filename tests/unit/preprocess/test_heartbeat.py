@@ -66,8 +66,8 @@ def test_in_the_middle_of_a_task_its_bytes_grow_and_stay_below_the_whole(
     store, raw, plan, encoder = prepare(config_for(base, tasks={"bytes": 10**6}))
     live, seen = LiveTask(), []
 
-    def reading(*arguments: Any) -> Iterator[Any]:
-        for record in read_piece(*arguments):
+    def reading(*arguments: Any, **named: Any) -> Iterator[Any]:
+        for record in read_piece(*arguments, **named):
             seen.append((live.bytes_done, live.records))
             yield record
 
