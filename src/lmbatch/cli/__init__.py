@@ -41,6 +41,7 @@ VERBS = {
     "checkpoints": ("lmbatch.cli.checkpoints", "List or verify the checkpoints of a run."),
     "export": ("lmbatch.cli.export", "Write a Hugging Face folder from a run's newest valid checkpoint."),
     "generate": ("lmbatch.cli.generate", "Generate text from an exported folder."),
+    "fill-mask": ("lmbatch.cli.fill_mask", "Fill the masks of a text with an exported masked model."),
     "config": ("lmbatch.cli.config", "Show a resolved config, or the reference of every key."),
     "doctor": ("lmbatch.cli.doctor", "Check this machine: packages, cores, disk, a store."),
 }

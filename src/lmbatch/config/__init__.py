@@ -21,6 +21,7 @@ from lmbatch.config.engine import EngineConfig
 from lmbatch.config.fingerprint import differences, fingerprint, identity
 from lmbatch.config.guards import GuardsConfig
 from lmbatch.config.load import dump_yaml, load_config
+from lmbatch.config.objective import ObjectiveConfig
 from lmbatch.config.preprocess import (
     BudgetConfig,
     CorpusConfig,
@@ -67,6 +68,7 @@ __all__ = [
     "GuardsConfig",
     "ModelConfig",
     "NearConfig",
+    "ObjectiveConfig",
     "OptimizerConfig",
     "PreprocessConfig",
     "ReportConfig",

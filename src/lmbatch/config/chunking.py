@@ -8,16 +8,17 @@ from pydantic import Field, model_validator
 
 from lmbatch.config.base import Section
 
-ChunkingMode = Literal["packed", "lines", "truncate", "drop_short"]
+ChunkingMode = Literal["packed", "lines", "split_lines", "truncate", "drop_short"]
 
 
 class ChunkingConfig(Section):
-    """``packed`` loses no token. The others make examples of at most ``length`` tokens, for comparison with recipes
-    that work so; the ledger tells how many tokens they throw away."""
+    """``packed`` and ``split_lines`` lose no token. The others make examples of at most ``length`` tokens, for
+    comparison with recipes that work so; the ledger tells how many tokens they throw away."""
 
     mode: ChunkingMode = Field(
         "packed", description="packed: documents end to end, each ended by EOD, cut only while training; lines: each "
-        "line of a document that is not blank is an example, cut at length - 1 tokens, and EOD; truncate: the same "
+        "line of a document that is not blank is an example, cut at length - 1 tokens, and EOD; split_lines: the same, "
+        "but what is cut off goes on in further examples; truncate: as lines, "
         "with each document; drop_short: a document's tokens in chunks of exactly `length`, without EOD, and what is "
         "shorter is thrown away."
     )  # fmt: skip

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lmbatch.config.base import Bytes, Section, added, operational
 from lmbatch.config.engine import EngineConfig
 from lmbatch.config.guards import GuardsConfig
+from lmbatch.config.objective import ObjectiveConfig
 from lmbatch.config.tracking import TrackingConfig
 
 
@@ -142,6 +143,7 @@ class TrainConfig(Section):
     data: DataConfig
     tokenizer: str | None = operational(None, description="Tokenizer folder that the manifest must have been made "
                                         "with; default: the copy that lies beside the manifest.")  # fmt: skip
+    objective: ObjectiveConfig | None = added(None, description="What is predicted; default: the next token.")
     model: ModelConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
@@ -162,6 +164,22 @@ class TrainConfig(Section):
     tracking: TrackingConfig = operational(TrackingConfig(), description="SwanLab, Weights & Biases.")
     peak_flops: float | None = operational(None, gt=0, description="Peak FLOP/s of one device, for MFU; "
                                            "default: known GPUs by name, none on a CPU.")  # fmt: skip
+
+    @field_validator("objective")
+    @classmethod
+    def _causal_is_the_default(cls, objective: ObjectiveConfig | None) -> ObjectiveConfig | None:
+        """One spelling for one meaning, so that a config which says `causal` resumes one which says nothing."""
+        return None if objective is None or objective.name == "causal" else objective
+
+    @model_validator(mode="after")
+    def _masked_makes_sense(self) -> TrainConfig:
+        if self.objective is not None and self.model.base is not None:
+            raise ValueError("a masked model begins with random weights: leave `model.base` out")
+        if self.objective is not None and self.data.sequence_length < 3:
+            raise ValueError(
+                "a masked sample has a first token, a text and its end: data.sequence_length is 3 at least"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

@@ -10,12 +10,25 @@
                                          ▼
                               prompt + continuation, one text for each prompt
 
-Called by ``cli`` (export, generate) and by ``train`` (sample texts, which leave the run's random state alone). What
-is exported needs no lmbatch: plain ``AutoModelForCausalLM.from_pretrained`` loads it.
+    a masked model, tokenizer ──▶ MaskFiller ── fill(prompts, top_k) ──▶ the likeliest tokens for each mask
+
+Called by ``cli`` (export, generate, fill-mask) and by ``train`` (sample texts, which leave the run's random state
+alone). What is exported needs no lmbatch: plain ``AutoModelForCausalLM.from_pretrained`` loads it, and a masked model
+``AutoModelForMaskedLM.from_pretrained``.
 """
 
 from lmbatch.infer.export import export_model
+from lmbatch.infer.fill_mask import Choice, Filled, MaskFiller
 from lmbatch.infer.generate import Completion, TextGenerator, load_for_generation
 from lmbatch.infer.text import tidy_text
 
-__all__ = ["Completion", "TextGenerator", "export_model", "load_for_generation", "tidy_text"]
+__all__ = [
+    "Choice",
+    "Completion",
+    "Filled",
+    "MaskFiller",
+    "TextGenerator",
+    "export_model",
+    "load_for_generation",
+    "tidy_text",
+]

@@ -28,6 +28,18 @@ print(tokenizer.decode(model.generate(ids, max_new_tokens=50)[0]))
 or `lmbatch generate PATH/TO/THIS/FOLDER --prompt "…"`.
 """
 
+_LOAD_MASKED = """\
+```python
+from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+model = AutoModelForMaskedLM.from_pretrained("PATH/TO/THIS/FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("PATH/TO/THIS/FOLDER")
+print(pipeline("fill-mask", model=model, tokenizer=tokenizer)(f"… {tokenizer.mask_token} …"))
+```
+
+or `lmbatch fill-mask PATH/TO/THIS/FOLDER -p "… MASK …"` with the tokenizer's mask token for MASK.
+"""
+
 
 def model_card(
     config: TrainConfig, manifest: Manifest, facts: CheckpointFacts, model: PreTrainedModel, metrics: Path
@@ -35,15 +47,16 @@ def model_card(
     """Markdown with YAML front matter. Nothing in it names a place on this machine."""
     front = {
         "library_name": "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-generation" if config.objective is None else "fill-mask",
         "tags": ["lmbatch", config.model.type],
         "model_name": config.run.name,
     }
+    kind, load = ("causal", _LOAD) if config.objective is None else ("masked", _LOAD_MASKED)
     rows = "\n".join(f"| {name} | {value} |" for name, value in _table(config, manifest, facts, model, metrics))
     return (
         f"---\n{yaml.safe_dump(front, allow_unicode=True, sort_keys=False)}---\n\n# {config.run.name}\n\n"
-        f"A causal language model ({config.model.type}), {_origin(config)} on the corpus `{manifest.corpus}` with "
-        f"lmbatch.\n\n| | |\n|---|---|\n{rows}\n\n## Loading\n\n{_LOAD}"
+        f"A {kind} language model ({config.model.type}), {_origin(config)} on the corpus `{manifest.corpus}` with "
+        f"lmbatch.\n\n| | |\n|---|---|\n{rows}\n\n## Loading\n\n{load}"
     )
 
 
@@ -65,6 +78,7 @@ def _table(
         ("Manifest digest", f"`{manifest.digest}`"),
         ("Tokenizer", f"{manifest.tokenizer.size:,} entries, fingerprint `{manifest.tokenizer.fingerprint}`"),
         ("Document end", f"`{manifest.tokenizer.eod_token}` (id {manifest.tokenizer.eod_id})"),
+        *_objective(config),
         ("Steps", f"{facts.step:,}"),
         ("Tokens seen", f"{facts.tokens_consumed:,}"),
         ("Training loss", _loss(metrics, "train", facts.step)),
@@ -73,6 +87,15 @@ def _table(
         ("Training config", f"`{facts.config}`"),
         ("lmbatch", f"trained with {facts.code_version}, exported with {__version__}"),
     ]
+
+
+def _objective(config: TrainConfig) -> list[tuple[str, str]]:
+    masked = config.objective
+    if masked is None:
+        return []
+    rest = 1 - masked.hidden_share - masked.random_share
+    shares = f"{masked.hidden_share:.0%} hidden, {masked.random_share:.0%} random, {rest:.0%} as they are"
+    return [("Predicted tokens", f"{masked.mask_share:.0%} ({shares})")]
 
 
 def _loss(metrics: Path, kind: str, step: int) -> str:

@@ -21,8 +21,15 @@ from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import CheckpointError, TokenizerError, UsageError
 from lmbatch.infer.card import model_card
 from lmbatch.infer.folder import load_tokenizer
-from lmbatch.model import build_model
-from lmbatch.store import TOKENIZER_PREFIX, LocalStore, Manifest, parse_manifest
+from lmbatch.model import MaskedIds, build_model
+from lmbatch.store import (
+    TOKENIZER_PREFIX,
+    LocalStore,
+    Manifest,
+    SpecialTokens,
+    parse_manifest,
+    parse_special_tokens,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +47,16 @@ def export_model(run_dir: Path, out: Path, *, step: int | None = None) -> Path:
     """
     run_dir, out = Path(run_dir), Path(out)
     config, manifest = _read_run(run_dir)
+    special = None if config.objective is None else _special_tokens(run_dir / "tokenizer", manifest)
     _check_replaceable(out)
     checkpoint = _choose(run_dir, step)
-    model = _load(config, manifest, checkpoint)
+    model = _load(config, manifest, checkpoint, special)
     with disk_errors(out, "exporting the model"), _appearing(out) as folder:
         model.save_pretrained(folder)
-        _copy_tokenizer(run_dir / "tokenizer", folder, manifest, context=config.data.sequence_length)
+        roles = {"eos_token": manifest.tokenizer.eod_token}
+        if special is not None:
+            roles |= {"cls_token": special.first, "pad_token": special.pad, "mask_token": special.mask}
+        _copy_tokenizer(run_dir / "tokenizer", folder, manifest, roles, context=config.data.sequence_length)
         card = model_card(config, manifest, checkpoint.facts, model, run_dir / "metrics.jsonl")
         (folder / _CARD).write_text(card, encoding="utf-8")
     log.info("%s: step %d of %s", out, checkpoint.step, run_dir)
@@ -78,7 +89,9 @@ def _choose(run_dir: Path, step: int | None) -> Checkpoint:
     return found
 
 
-def _load(config: TrainConfig, manifest: Manifest, checkpoint: Checkpoint) -> PreTrainedModel:
+def _load(
+    config: TrainConfig, manifest: Manifest, checkpoint: Checkpoint, special: SpecialTokens | None
+) -> PreTrainedModel:
     if checkpoint.facts.manifest_digest != manifest.digest:
         raise CheckpointError(
             f"{checkpoint.folder}: was trained on the corpus {checkpoint.facts.manifest_digest}, but the run folder "
@@ -92,18 +105,35 @@ def _load(config: TrainConfig, manifest: Manifest, checkpoint: Checkpoint) -> Pr
         sequence_length=config.data.sequence_length,
         eod_id=eod_id,
         seed=config.seed,
+        masked=None if special is None else MaskedIds(special.first_id, special.pad_id),
     )
     load_model_weights(checkpoint.folder, model)
+    assert isinstance(model, PreTrainedModel)
+    if special is None:
+        _let_it_generate(model, eod_id)
+    return model
+
+
+def _special_tokens(folder: Path, manifest: Manifest) -> SpecialTokens:
+    settings = folder / "tokenizer_config.json"
+    return parse_special_tokens(
+        (folder / "tokenizer.json").read_bytes(),
+        settings.read_bytes() if settings.exists() else None,
+        eod_id=manifest.tokenizer.eod_id,
+        size=manifest.tokenizer.size,
+        where=str(folder),
+    )
+
+
+def _let_it_generate(model: Any, eod_id: int) -> None:
     # Training switches the cache off; who generates wants it.
     model.config.use_cache = True
     model.config.bos_token_id = model.config.eos_token_id = eod_id
     settings: Any = GenerationConfig
     model.generation_config = settings(bos_token_id=eod_id, eos_token_id=eod_id, pad_token_id=eod_id)
-    assert isinstance(model, PreTrainedModel)
-    return model
 
 
-def _copy_tokenizer(source: Path, folder: Path, manifest: Manifest, *, context: int) -> None:
+def _copy_tokenizer(source: Path, folder: Path, manifest: Manifest, roles: dict[str, str], *, context: int) -> None:
     known = {entry.key.removeprefix(TOKENIZER_PREFIX): entry.sha256 for entry in manifest.tokenizer.files}
     for path in files_under(source):
         name = path.relative_to(source).as_posix()
@@ -116,11 +146,11 @@ def _copy_tokenizer(source: Path, folder: Path, manifest: Manifest, *, context: 
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
-    _write_tokenizer_config(folder, eod=manifest.tokenizer.eod_token, context=context)
+    _write_tokenizer_config(folder, roles, context=context)
     load_tokenizer(folder)
 
 
-def _write_tokenizer_config(folder: Path, *, eod: str, context: int) -> None:
+def _write_tokenizer_config(folder: Path, roles: dict[str, str], *, context: int) -> None:
     """The tokenizer's own config, without paths of this machine, and with the length that the model was trained at."""
     path = folder / "tokenizer_config.json"
     values: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
@@ -128,7 +158,7 @@ def _write_tokenizer_config(folder: Path, *, eod: str, context: int) -> None:
     if (folder / "tokenizer.json").exists():
         # Without a class, AutoTokenizer takes the one of the model's type, which may cut text in another way.
         kept.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
-    kept.setdefault("eos_token", eod)
+    kept = roles | kept
     kept["model_max_length"] = context
     path.write_text(json.dumps(kept, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from lmbatch.errors import CheckpointError, LmbatchError, TokenizerError, UsageError
 
@@ -38,9 +45,13 @@ def check_export(folder: Path) -> None:
         )
 
 
-def load_model(folder: Path) -> PreTrainedModel:
-    """The model, on the CPU. Raises CheckpointError if it cannot be loaded whole."""
-    auto: Any = AutoModelForCausalLM
+def load_model(folder: Path, *, masked: bool = False) -> PreTrainedModel:
+    """The model, a causal or a ``masked`` one, on the CPU.
+
+    Raises UsageError if it is of the other kind, CheckpointError if it cannot be loaded whole.
+    """
+    check_kind(folder, masked=masked)
+    auto: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     try:
         model, report = auto.from_pretrained(folder, output_loading_info=True, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -51,6 +62,42 @@ def load_model(folder: Path) -> PreTrainedModel:
         raise _damaged(folder, f"does not fit its config.json: {'; '.join(wrong)}")
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def check_kind(folder: Path, *, masked: bool) -> None:
+    """Raises UsageError, naming the command that fits, if the model is masked and shall not be, or the reverse.
+
+    transformers loads either kind as the other, with a head that fits nothing.
+    """
+    if is_masked(folder) == masked:
+        return
+    if masked:
+        raise UsageError(
+            f"{folder}: is a causal language model, which continues a text and fills no mask",
+            remedy=f"use `lmbatch generate {folder} -p TEXT`",
+        )
+    raise UsageError(
+        f"{folder}: is a masked language model, which fills masks and does not continue a text",
+        remedy=f'use `lmbatch fill-mask {folder} -p "… {_mask_token(folder)} …"`',
+    )
+
+
+def is_masked(folder: Path) -> bool:
+    """Is the model of a folder a masked language model, by its config.json? Raises CheckpointError if that is none."""
+    try:
+        names = json.loads((folder / "config.json").read_bytes()).get("architectures") or []
+    except (OSError, ValueError, AttributeError) as error:
+        raise _damaged(folder, f"config.json cannot be read: {error}") from error
+    return any(str(name).endswith("ForMaskedLM") for name in names)
+
+
+def _mask_token(folder: Path) -> str:
+    try:
+        token = json.loads((folder / "tokenizer_config.json").read_bytes()).get("mask_token")
+    except (OSError, ValueError, AttributeError):
+        token = None
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else "MASK"
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -9,6 +9,7 @@
                           ▼
                       BatchLoader ──▶ Step(Batch, …) for this rank     read ahead by a thread
                       EvaluationBatches ──▶ Batch                      the validation split in a fixed order
+                          └── Masking ──▶ MaskedBatch                  tokens hidden (pure: seed, sample number)
 
     spans ──▶ documents_of ──▶ file, byte offset and id of every document in them
 
@@ -20,6 +21,7 @@ from lmbatch.loader.batches import Batch, BatchLoader, Step, check_batch
 from lmbatch.loader.cache import ShardCache
 from lmbatch.loader.data import TokenData, cache_folder, open_train_data, read_manifest
 from lmbatch.loader.evaluation import EvaluationBatches, Sequences
+from lmbatch.loader.masking import MaskedBatch, Masking, Purpose
 from lmbatch.loader.order import SampleOrder, Window, samples_of
 from lmbatch.loader.origin import DocumentOrigin, documents_of, task_of
 from lmbatch.loader.reader import TokenReader, TokenSource, read_sample, read_samples
@@ -32,6 +34,9 @@ __all__ = [
     "DocumentOrigin",
     "EvaluationBatches",
     "LoaderState",
+    "MaskedBatch",
+    "Masking",
+    "Purpose",
     "SampleOrder",
     "Sequences",
     "ShardCache",

@@ -6,7 +6,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -43,6 +43,21 @@ class Batch:
             return int(self.tokens[:, 1:].size)
         return int(self.lengths.sum()) - len(self.lengths)
 
+    @property
+    def seen(self) -> int:
+        """Tokens that the model reads and that count as work done: those that are predicted."""
+        return self.targets
+
+    def inputs(self) -> dict[str, npt.NDArray[np.int64]]:
+        """What the model is called with, by name. Padding stands behind all that is attended to, so a causal model
+        needs no mask for it."""
+        return {"input_ids": self.tokens[:, :-1]}
+
+    def rows(self) -> Iterator[npt.NDArray[np.int64]]:
+        """What identifies each sample: its tokens, without padding."""
+        lengths = [self.tokens.shape[1]] * len(self.samples) if self.lengths is None else self.lengths.tolist()
+        return (row[:length] for row, length in zip(self.tokens, lengths, strict=True))
+
     def labels(self) -> npt.NDArray[np.int64]:
         """What is predicted, already shifted: int64, (micro, sequence_length), IGNORED where it is padding."""
         labels = self.tokens[:, 1:]
@@ -78,9 +93,12 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         prefetch: int = 4,
+        prepare: Callable[[Batch], Batch] | None = None,
     ) -> None:
-        """Raises ConfigError if the batch cannot be shared out evenly."""
+        """``prepare`` is done to every batch, in the thread. Raises ConfigError if the batch cannot be shared out
+        evenly."""
         check_batch(batch_size, micro, world_size)
+        self._prepare = prepare
         self._order, self._source = order, reader
         self._batch_size, self._micro = batch_size, micro
         self._per_rank = batch_size // world_size
@@ -150,7 +168,8 @@ class BatchLoader:
         for at in range(0, self._per_rank, self._micro):
             rows, sample = slice(at, at + self._micro), first + self._offset + at
             own = None if lengths is None else lengths[rows]
-            batches.append(Batch(sample, tuple(range(sample, sample + self._micro)), tokens[rows], own))
+            batch = Batch(sample, tuple(range(sample, sample + self._micro)), tokens[rows], own)
+            batches.append(batch if self._prepare is None else self._prepare(batch))
         return Step(first, tuple(batches))
 
     def _read(self, first: int, located: Located) -> tuple[Ints, Ints | None]:

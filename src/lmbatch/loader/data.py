@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from lmbatch.config import CacheConfig, DataConfig
 from lmbatch.errors import ConfigError, ObjectNotFoundError
+from lmbatch.loader.batches import Batch
 from lmbatch.loader.cache import ShardCache, total_bytes
 from lmbatch.loader.evaluation import EvaluationBatches, Sequences
 from lmbatch.loader.order import SampleOrder, units_of
@@ -56,9 +58,14 @@ class TokenData:
             return spans
         return tuple(Span(span.shard, *self.reader.index(span.shard).place(span.start)) for span in spans)
 
-    def evaluation(self, *, micro: int, batches: int, rank: int = 0, world_size: int = 1) -> EvaluationBatches:
-        """The first ``batches`` batches of the split, unshuffled."""
-        return EvaluationBatches(self._sequences, micro=micro, batches=batches, rank=rank, world_size=world_size)
+    def evaluation(
+        self, *, micro: int, batches: int, rank: int = 0, world_size: int = 1,
+        prepare: Callable[[Batch], Batch] | None = None,
+    ) -> EvaluationBatches:  # fmt: skip
+        """The first ``batches`` batches of the split, unshuffled; ``prepare`` is done to each."""
+        return EvaluationBatches(
+            self._sequences, micro=micro, batches=batches, rank=rank, world_size=world_size, prepare=prepare
+        )
 
     def close(self) -> None:
         """Unmaps the shards and lets go of the cache."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -61,8 +61,12 @@ class EvaluationBatches:
     none at all (``len()`` is 0), and ranks may differ by one batch.
     """
 
-    def __init__(self, sequences: Sequences, *, micro: int, batches: int, rank: int = 0, world_size: int = 1) -> None:
-        self._sequences = sequences
+    def __init__(
+        self, sequences: Sequences, *, micro: int, batches: int, rank: int = 0, world_size: int = 1,
+        prepare: Callable[[Batch], Batch] | None = None,
+    ) -> None:  # fmt: skip
+        """``prepare`` is done to every batch."""
+        self._sequences, self._prepare = sequences, prepare
         self._micro = micro
         self.samples = min(len(sequences), batches * micro)
         self._firsts = range(rank * micro, self.samples, world_size * micro)
@@ -77,4 +81,5 @@ class EvaluationBatches:
         return map(self._batch, self._firsts)
 
     def _batch(self, first: int) -> Batch:
-        return self._sequences.read(range(first, min(first + self._micro, self.samples)))
+        batch = self._sequences.read(range(first, min(first + self._micro, self.samples)))
+        return batch if self._prepare is None else self._prepare(batch)

@@ -3,28 +3,30 @@
 ::
 
     ModelConfig {type, config} ─┐
-    vocabulary, EOD (manifest) ─┼─ build_model ──▶ a transformers causal language model, seeded
+    vocabulary, EOD (manifest) ─┼─ build_model ──▶ a transformers causal (or masked) language model, seeded
     sequence_length, seed ──────┘                     │
     or a folder (model.base) ───── load_base ─────────┤
-                                                      ├─ causal_loss(logits, labels) ──▶ summed cross-entropy
+                                                      ├─ causal_loss, masked_loss(logits, labels) ──▶ sum
                                                       ├─ parameter_counts, flops_per_token ──▶ the run's summary
                                                       └─ peak_flops(device, precision) ──▶ MFU
 
-Called by ``train`` (the loop) and ``infer`` (export). An architecture that transformers knows as a causal language
-model needs a config and no code.
+Called by ``train`` (the loop) and ``infer`` (export). An architecture that transformers knows as a causal or a
+masked language model needs a config and no code.
 """
 
 from lmbatch.model.arithmetic import ParameterCounts, flops_per_token, parameter_counts, peak_flops
 from lmbatch.model.base import load_base, pin_base
-from lmbatch.model.build import build_model, model_config
-from lmbatch.model.loss import causal_loss
+from lmbatch.model.build import MaskedIds, build_model, model_config
+from lmbatch.model.loss import causal_loss, masked_loss
 
 __all__ = [
+    "MaskedIds",
     "ParameterCounts",
     "build_model",
     "causal_loss",
     "flops_per_token",
     "load_base",
+    "masked_loss",
     "model_config",
     "parameter_counts",
     "peak_flops",

@@ -2,7 +2,7 @@
 
 ::
 
-    texts ──Encoder──▶ ids end to end ──truncated · whole_chunks──▶ Cut ──examples_of──▶ Examples
+    texts ──Encoder──▶ ids end to end ──truncated · split_up · whole_chunks──▶ Cut ──examples_of──▶ Examples
 
 The cuts are pure functions over arrays; ``Chunker`` feeds them.
 """
@@ -68,6 +68,18 @@ def truncated(ids: Ids, length: int, eod_id: int) -> Cut:
     # Several inserts at one place would be in the order given; no two are at one place, as each text keeps a token.
     flat = np.insert(flat, np.cumsum(kept)[there], np.asarray(eod_id, flat.dtype))
     return Cut(flat, kept[there] + 1, there.astype(np.int64), kept, int(there.sum()))
+
+
+def split_up(ids: Ids, length: int, eod_id: int) -> Cut:
+    """All tokens of each text in consecutive examples of ``length`` - 1 tokens, the last one shorter, each ended by
+    EOD; a text without tokens gives none."""
+    counts = _counts(ids)
+    examples = -(-counts // (length - 1))
+    kept = np.full(int(examples.sum()), length - 1, np.int64)
+    lasts = np.cumsum(examples)[examples > 0] - 1
+    kept[lasts] = (counts - (examples - 1) * (length - 1))[examples > 0]
+    flat = np.insert(ids.flat, np.cumsum(kept), np.asarray(eod_id, ids.flat.dtype))
+    return Cut(flat, kept + 1, examples, counts, len(kept))
 
 
 def whole_chunks(ids: Ids, length: int) -> Cut:
@@ -138,11 +150,14 @@ class Chunker:
         return self._cut(self._config, texts)
 
     def _cut(self, config: ChunkingConfig, texts: Sequence[str]) -> Examples:
-        parts = [lines_of(text) for text in texts] if config.mode == "lines" else [[text] for text in texts]
+        by_line = config.mode in ("lines", "split_lines")
+        parts = [lines_of(text) for text in texts] if by_line else [[text] for text in texts]
         flat = [part for document in parts for part in document]
         ids = self._encoder.encode_plain(flat) if flat else NOTHING
         if config.mode == "drop_short":
             cut = whole_chunks(ids, config.most)
+        elif config.mode == "split_lines":
+            cut = split_up(ids, config.most, self._eod_id)
         else:
             cut = truncated(ids, config.most, self._eod_id)
         runs = np.array([len(document) for document in parts], dtype=np.int64)

@@ -41,6 +41,7 @@ from lmbatch.store.manifest import (
 )
 from lmbatch.store.probe import PROBE_TRAFFIC, check_publish_once
 from lmbatch.store.retry import Backoff, retry
+from lmbatch.store.special_tokens import SpecialTokens, parse_special_tokens
 from lmbatch.store.traffic import Meter, Traffic
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "PieceReceipt",
     "Receipt",
     "ShardEntry",
+    "SpecialTokens",
     "Split",
     "Store",
     "TokenLedger",
@@ -72,6 +74,7 @@ __all__ = [
     "open_store",
     "parse_manifest",
     "parse_receipt",
+    "parse_special_tokens",
     "parse_stored",
     "retry",
     "to_json",

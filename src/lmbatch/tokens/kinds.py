@@ -13,6 +13,7 @@ from lmbatch.config.tokenizer import POST_PROCESSED
 from lmbatch.tokens.segmentation import Segment
 
 UNKNOWN = "[UNK]"
+_TAKES_SPACE = ("<mask>",)
 # Words that are counted at once; above it those seen once are forgotten, which bounds memory to about a gigabyte.
 _WORDS_AT_ONCE = 4_000_000
 
@@ -91,8 +92,11 @@ def word(config: TokenizerConfig, texts: Iterable[str], segment: Segment) -> Tok
 
 
 def special(tokens: Iterable[str]) -> list[AddedToken]:
-    """Tokens that no normaliser touches and that decoding can leave out."""
-    return [AddedToken(token, normalized=False, special=True) for token in tokens]
+    """Tokens that no normaliser touches and that decoding can leave out.
+
+    RoBERTa's mask takes the space before it, since it stands for a word together with its space.
+    """
+    return [AddedToken(token, normalized=False, special=True, lstrip=token in _TAKES_SPACE) for token in tokens]
 
 
 def add_post_processor(config: TokenizerConfig, backend: Tokenizer) -> None:

@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate.accelerator import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
 from lmbatch.config import TrainConfig
-from lmbatch.loader import Batch, Step
-from lmbatch.model import ParameterCounts, causal_loss, flops_per_token, parameter_counts
+from lmbatch.loader import Batch, MaskedBatch, Step
+from lmbatch.model import ParameterCounts, causal_loss, flops_per_token, masked_loss, parameter_counts
 from lmbatch.train.gradient_norm import clip, sum_of_squares
 from lmbatch.train.processes import Ranks
 from lmbatch.train.relay import Relay
@@ -42,8 +43,9 @@ _PARTS = 4  # a 64-bit sum travels as four 16-bit parts, which float64 adds exac
 class Gradients:
     """What a forward and backward pass over the global batch gave; the same on every process.
 
-    ``loss`` is nats per token over ``tokens`` predicted tokens, none of them padding; ``data`` identifies the batch;
-    ``stop`` tells whether any process was asked to stop.
+    ``loss`` is nats per predicted token; ``tokens`` are the tokens that the model read, none of them padding (a causal
+    one predicts each of them, a masked one a share); ``data`` identifies the batch; ``stop`` tells whether any process
+    was asked to stop.
     """
 
     loss: float
@@ -68,9 +70,8 @@ def batches_digest(batches: Sequence[Batch]) -> int:
     """
     total = 0
     for batch in batches:
-        lengths = [batch.tokens.shape[1]] * len(batch.samples) if batch.lengths is None else batch.lengths.tolist()
-        for sample, row, length in zip(batch.samples, batch.tokens, lengths, strict=True):
-            total += sample_digest(sample, row[:length])
+        for sample, row in zip(batch.samples, batch.rows(), strict=True):
+            total += sample_digest(sample, row)
     return total % 2**64
 
 
@@ -119,9 +120,9 @@ class Engine(ABC):
         torch.manual_seed(step_seed(self._config.seed, number, self.ranks.rank))
         self._begin_step()
         self._micro_losses = []
-        tokens = self._targets(step)
+        targets, tokens = self._counted(step)
         for index, batch in enumerate(step.batches):
-            self._forward_backward(batch, tokens, last=index == len(step.batches) - 1)
+            self._forward_backward(batch, targets, last=index == len(step.batches) - 1)
         norm = self._clip()
         digest = batches_digest(step.batches)
         parts = [float(digest >> (16 * part) & 0xFFFF) for part in range(_PARTS)]
@@ -131,7 +132,7 @@ class Engine(ABC):
         agreed = norm if self.ranks.main else 0.0
         loss, norm, stops, *parts = self.ranks.total([own, agreed, float(stop.reason is not None), *parts])
         whole = sum(int(value) << (16 * part) for part, value in enumerate(parts)) % 2**64
-        return Gradients(loss / tokens, tokens, norm, f"{whole:016x}", stops > 0)
+        return Gradients(loss / targets, tokens, norm, f"{whole:016x}", stops > 0)
 
     def apply(self, lr: float) -> None:
         """Take the optimizer step that the gradients of the last call ask for."""
@@ -186,8 +187,8 @@ class Engine(ABC):
         """Training mode, and no gradients."""
 
     @abstractmethod
-    def _forward_backward(self, batch: Batch, tokens: int, *, last: bool) -> None:
-        """Add a micro-batch's gradients; after the last one they are those of the mean over all ``tokens``."""
+    def _forward_backward(self, batch: Batch, targets: int, *, last: bool) -> None:
+        """Add a micro-batch's gradients; after the last one they are those of the mean over all ``targets``."""
 
     @abstractmethod
     def _gradients(self) -> list[torch.Tensor]:
@@ -221,29 +222,38 @@ class Engine(ABC):
         """Part ``number`` of the state, made by all processes together."""
         raise NotImplementedError(f"part {number}: every process holds everything")
 
-    def _targets(self, step: Step) -> int:
-        """Predicted tokens of the global batch. Other processes are asked only where samples are padded."""
-        if step.batches[0].lengths is None:
-            return self.most_tokens_per_step
-        return int(self.ranks.total([float(sum(batch.targets for batch in step.batches))])[0])
+    def _counted(self, step: Step) -> tuple[int, int]:
+        """Predicted tokens of the global batch, one at least, and tokens read.
+
+        Other processes are asked only where that is not the same in every step.
+        """
+        batches = step.batches
+        if batches[0].lengths is None and not isinstance(batches[0], MaskedBatch):
+            return self.most_tokens_per_step, self.most_tokens_per_step
+        own = [float(sum(batch.targets for batch in batches)), float(sum(batch.seen for batch in batches))]
+        targets, tokens = self.ranks.total(own)
+        return max(1, int(targets)), int(tokens)
 
     def _stand_in(self) -> Batch:
-        return Batch(0, (0,), np.zeros((1, self._config.data.sequence_length + 1), np.int64))
+        length = self._config.data.sequence_length
+        batch = Batch(0, (0,), np.zeros((1, length + 1), np.int64))
+        return batch if self._config.objective is None else MaskedBatch.nothing(length)
 
-    def _scaled_loss(self, model: nn.Module, batch: Batch, tokens: int) -> torch.Tensor:
+    def _scaled_loss(self, model: nn.Module, batch: Batch, targets: int) -> torch.Tensor:
         loss = self._loss(model, batch)
         self._micro_losses.append(loss.detach())
         # Gradients are averaged over the processes; the loss is a mean over the global batch.
-        return loss * (self.ranks.world / tokens)
+        return loss * (self.ranks.world / targets)
 
     def _loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        tokens = torch.from_numpy(batch.tokens).to(self._accelerator.device, torch.int64)
-        labels = tokens[:, 1:]
-        if batch.lengths is not None:
-            labels = torch.from_numpy(batch.labels()).to(self._accelerator.device, torch.int64)
-        # Padding stands behind what is attended to, so a causal model needs no mask for it.
-        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        return causal_loss(logits, labels)
+        inputs = {name: self._on_device(array) for name, array in batch.inputs().items()}
+        labels = self._on_device(batch.labels())
+        if isinstance(batch, MaskedBatch):
+            return masked_loss(model(**inputs).logits, labels)
+        return causal_loss(model(**inputs, use_cache=False).logits, labels)
+
+    def _on_device(self, array: npt.NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._accelerator.device, torch.int64)
 
     def _clip(self) -> float:
         tensors = self._gradients()

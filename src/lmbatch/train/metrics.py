@@ -2,11 +2,13 @@
 
 A training row is ``{"kind": "train", "step", "loss", "lr", "grad_norm", "skipped", "spike", "samples": [first, end),
 "data", "tokens", "seconds", "tokens_per_second", "mfu"}``; ``step`` counts the steps done, this one included, ``loss``
-is nats per token, ``grad_norm`` is that before clipping, ``data`` identifies the tokens of the global batch. ``loss``
-and ``grad_norm`` are null where they are not finite. ``skipped`` says why a guard left the update out, ``spike`` in
-which way a step stands out whose update was applied all the same; both are null for any other step, and rows of older
-runs lack them. An evaluation row is ``{"kind": "evaluation", "step", "loss", "perplexity", "bits_per_byte", "tokens",
-"seconds"}``. Two runs that agree bit for bit have equal rows but for ``seconds``, ``tokens_per_second`` and ``mfu``.
+is nats per predicted token, ``tokens`` are those that the model read, ``grad_norm`` is that before clipping, ``data``
+identifies the tokens of the global batch, and in a masked run which of them are hidden. ``loss`` and ``grad_norm`` are
+null where they are not finite. ``skipped`` says why a guard left the update out, ``spike`` in which way a step stands
+out whose update was applied all the same; both are null for any other step, and rows of older runs lack them. An
+evaluation row is ``{"kind": "evaluation", "step", "loss", "perplexity", "bits_per_byte", "tokens", "seconds"}``, where
+``tokens`` are the predicted ones; ``bits_per_byte`` is null in a masked run. Two runs that agree bit for bit have equal
+rows but for ``seconds``, ``tokens_per_second`` and ``mfu``.
 """
 
 from __future__ import annotations

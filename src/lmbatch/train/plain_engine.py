@@ -50,9 +50,9 @@ class PlainEngine(Engine):
         self._model.train()
         self._optimizer.zero_grad()
 
-    def _forward_backward(self, batch: Batch, tokens: int, *, last: bool) -> None:
+    def _forward_backward(self, batch: Batch, targets: int, *, last: bool) -> None:
         with contextlib.nullcontext() if last else self._accelerator.no_sync(self._model):
-            self._accelerator.backward(self._scaled_loss(self._model, batch, tokens))
+            self._accelerator.backward(self._scaled_loss(self._model, batch, targets))
 
     def _gradients(self) -> list[torch.Tensor]:
         self._accelerator.unscale_gradients()

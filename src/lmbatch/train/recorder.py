@@ -59,10 +59,8 @@ class Recorder:
         self._metrics.append({"kind": "evaluation", **row})
         self._evaluated.add(row["step"])
         self._curves.evaluation(row)
-        log.info(
-            "step %d: validation loss %.4f, perplexity %.2f, %.4f bits per byte",
-            row["step"], row["loss"], row["perplexity"], row["bits_per_byte"],
-        )  # fmt: skip
+        bits = f", {row['bits_per_byte']:.4f} bits per byte" if row["bits_per_byte"] is not None else ""
+        log.info("step %d: validation loss %.4f, perplexity %.2f%s", row["step"], row["loss"], row["perplexity"], bits)
 
     def samples(self, step: int, prompts: tuple[str, ...], texts: list[str]) -> None:
         """Texts were generated."""

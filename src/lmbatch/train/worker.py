@@ -17,7 +17,16 @@ from lmbatch.checkpoint import CheckpointFacts, Checkpoints
 from lmbatch.checkpoint.checkpoints import Checkpoint
 from lmbatch.config import GuardsConfig, TrainConfig, fingerprint
 from lmbatch.errors import StopRequested
-from lmbatch.loader import BatchLoader, LoaderState, TokenData, check_batch, documents_of, open_train_data, samples_of
+from lmbatch.loader import (
+    BatchLoader,
+    LoaderState,
+    Purpose,
+    TokenData,
+    check_batch,
+    documents_of,
+    open_train_data,
+    samples_of,
+)
 from lmbatch.model import build_model, load_base, peak_flops
 from lmbatch.store import Manifest, open_store
 from lmbatch.train.attempts import AttemptLog, check_progress
@@ -28,6 +37,7 @@ from lmbatch.train.folder import RunFolder, check_tokenizer
 from lmbatch.train.guards import Guard
 from lmbatch.train.loop import Hooks, Loop, Position
 from lmbatch.train.metrics import read_metrics, training_rows
+from lmbatch.train.objective import Objective, open_objective
 from lmbatch.train.optimizer import build_optimizer
 from lmbatch.train.plain_engine import PlainEngine
 from lmbatch.train.processes import Processes, Ranks, start_processes
@@ -73,6 +83,7 @@ class Worker:
         self.ranks = Ranks(processes.accelerator)
         self._precision = processes.precision
         self._watchdog: Watchdog | None = None
+        self._objective: Objective
 
     def train(self) -> None:
         """Open the data, choose the checkpoint, build the model, run the loop."""
@@ -80,7 +91,8 @@ class Worker:
             self._watchdog = stack.enter_context(
                 Watchdog(self._config.run.hang_seconds, self._folder.hanging, self.ranks.rank)
             )
-            data = stack.enter_context(open_train_data(self._config.data, seed=self._config.seed))
+            self._objective = open_objective(self._config)
+            data = stack.enter_context(open_train_data(self._objective.data, seed=self._config.seed))
             check_batch(self._config.batch.size, self._config.batch.micro, self.ranks.world)
             check_tokenizer(self._config, data.manifest)
             total = self._standing.total = total_steps(self._config, data.order.samples_per_epoch)
@@ -131,7 +143,7 @@ class Worker:
         if config.model.base is not None and found is None:
             model = load_base(config.model, **sizes)
         else:
-            model = build_model(config.model, **sizes, seed=config.seed)
+            model = build_model(config.model, **sizes, seed=config.seed, masked=self._objective.model_ids)
         optimizer = build_optimizer(model, config.optimizer)
         resume = found.folder if found is not None else None
         if config.engine.name == "plain":
@@ -158,7 +170,7 @@ class Worker:
         loader = BatchLoader(
             data.order, data.reader, batch_size=self._config.batch.size, micro=self._config.batch.micro,
             start_sample=position.samples, rank=self.ranks.rank, world_size=self.ranks.world,
-            prefetch=self._config.data.prefetch,
+            prefetch=self._config.data.prefetch, prepare=self._objective.preparing(Purpose.TRAINING),
         )  # fmt: skip
         stack.callback(loader.close)
         assert self._standing.total is not None
@@ -188,14 +200,16 @@ class Worker:
         config = self._config
         if config.evaluate.batches == 0:
             return None
-        if not samples_of(manifest, "validation", config.data.sequence_length):
+        if not samples_of(manifest, "validation", self._objective.data.sequence_length):
             log.warning("no evaluation: the validation split has not one sample of data.sequence_length")
             return None
-        data = stack.enter_context(open_train_data(config.data, seed=config.seed, split="validation"))
+        data = stack.enter_context(open_train_data(self._objective.data, seed=config.seed, split="validation"))
         batches = data.evaluation(
-            micro=config.batch.micro, batches=config.evaluate.batches, rank=self.ranks.rank, world_size=self.ranks.world
-        )
-        return Validation(manifest, batches, rounds=-(-batches.samples // (config.batch.micro * self.ranks.world)))
+            micro=config.batch.micro, batches=config.evaluate.batches, rank=self.ranks.rank,
+            world_size=self.ranks.world, prepare=self._objective.preparing(Purpose.VALIDATION),
+        )  # fmt: skip
+        rounds = -(-batches.samples // (config.batch.micro * self.ranks.world))
+        return Validation(manifest, batches, rounds=rounds, whole_text=config.objective is None)
 
     def _hooks(self, checkpoints: Checkpoints, engine: Engine, data: TokenData) -> Hooks:
         return Hooks(
@@ -279,6 +293,7 @@ def _log_summary(config: TrainConfig, engine: Engine, data: TokenData, step: int
     log.info("%s%s tokens per step, %d steps (%.2f epochs), %s", "" if chunking is None else "at most ",
              f"{engine.most_tokens_per_step:,}", total, epochs,
              f"resumes at step {step}" if step else "starts at step 0")  # fmt: skip
-    if chunking is not None and chunking.most <= config.data.sequence_length:
+    masked = config.objective is not None  # whose rows are padded to the longest of a batch alone
+    if chunking is not None and not masked and chunking.most <= config.data.sequence_length:
         log.warning("no example has more than %d tokens, so of data.sequence_length %d the rest is padding",
                     chunking.most, config.data.sequence_length)  # fmt: skip

@@ -98,9 +98,9 @@ class ZeroEngine(Engine):
     def _begin_step(self) -> None:
         self._model.train()
 
-    def _forward_backward(self, batch: Batch, tokens: int, *, last: bool) -> None:
+    def _forward_backward(self, batch: Batch, targets: int, *, last: bool) -> None:
         self._model.set_gradient_accumulation_boundary(last)
-        self._model.backward(self._scaled_loss(self._model, batch, tokens), scale_wrt_gas=False)
+        self._model.backward(self._scaled_loss(self._model, batch, targets), scale_wrt_gas=False)
 
     def _gradients(self) -> list[torch.Tensor]:
         return self._partition.gradients()

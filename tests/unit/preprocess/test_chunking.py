@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lmbatch.config import ChunkingConfig, fingerprint
-from lmbatch.preprocess.chunking import Cut, examples_of, lines_of, totals, truncated, whole_chunks
+from lmbatch.preprocess.chunking import Cut, examples_of, lines_of, split_up, totals, truncated, whole_chunks
 from lmbatch.tokens.engines import Ids
 from support.wudao import config_for
 
@@ -46,6 +46,16 @@ def test_truncated_keeps_the_first_tokens_and_eod(texts, length):
 
 
 @given(TEXTS, LENGTHS)
+def test_split_up_keeps_every_token_and_ends_every_example(texts, length):
+    cut = split_up(ids_of(texts), length, EOD)
+    step = length - 1
+    assert cut_up(cut, texts) == [[[*text[at : at + step], EOD] for at in range(0, len(text), step)] for text in texts]
+    assert cut.kept.tolist() == [len(text) for text in texts]
+    assert cut.eod == sum(-(-len(text) // step) for text in texts)
+    assert cut.flat.dtype == np.uint32
+
+
+@given(TEXTS, LENGTHS)
 def test_whole_chunks_are_of_one_length_and_begin_at_the_beginning(texts, length):
     cut = whole_chunks(ids_of(texts), length)
     expected = [
@@ -73,7 +83,7 @@ def test_blank_lines_are_no_examples():
         ({"mode": "lines"}, "lines needs a length"),
         ({"mode": "packed", "length": 512}, "packed cuts nothing"),
         ({"mode": "truncate", "length": 1}, "greater than or equal to 2"),
-        ({"mode": "split", "length": 9}, "'packed', 'lines', 'truncate' or 'drop_short'"),
+        ({"mode": "split", "length": 9}, "'packed', 'lines', 'split_lines', 'truncate' or 'drop_short'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(values, what):
