@@ -22,7 +22,14 @@ SET       ?=
 NAME ?= list
 SIZE ?= small
 
-.PHONY: help venv demo recipe test check preprocess tokenizer s3-up s3-down cluster-up cluster-status cluster-down reference lock bench clean distclean
+# make image TARGET=train [BASE_IMAGE=…] [ENGINE=docker|podman|buildah] [OUTPUT=…] (docker/README.md)
+TARGET     ?= train
+BASE_IMAGE ?=
+ENGINE     ?=
+OUTPUT     ?=
+
+.PHONY: help venv demo recipe test check preprocess tokenizer s3-up s3-down cluster-up cluster-status cluster-down
+.PHONY: image image-base image-dir image-sif image-sqsh lock-images reference lock bench clean distclean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +63,7 @@ check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docker/lock_requirements.py check
 	@$(BIN)/lmbatch config reference | diff -u configs/REFERENCE.md - || { echo 'configs/REFERENCE.md is out of date: make reference' >&2; exit 1; }
 
 # Values reach the command through the environment, so that a path with a space or a quote stays one word.
@@ -92,12 +100,29 @@ cluster-status: ## Show its daemons, nodes and queue
 cluster-down: ## Stop it
 	@$(PYTHON) cluster/slurm_cluster.py down
 
+image: export LMBATCH_IMAGE_ACTION := build
+image-base: export LMBATCH_IMAGE_ACTION := base
+image-dir: export LMBATCH_IMAGE_ACTION := dir
+image-sif: export LMBATCH_IMAGE_ACTION := sif
+image-sqsh: export LMBATCH_IMAGE_ACTION := sqsh
+image: ## Build the container image TARGET=preprocess|train|serve (see docker/README.md)
+image-base: ## Make a base for CPUs from this machine's Debian packages, which images then stand on
+image-dir: ## The image as a folder, for Charliecloud
+image-sif: ## The image as a file, for Apptainer
+image-sqsh: ## The image as a file, for enroot and pyxis
+image image-base image-dir image-sif image-sqsh:
+	@$(PYTHON) docker/images.py $$LMBATCH_IMAGE_ACTION $(TARGET) --engine=$(ENGINE) --base="$(BASE_IMAGE)" \
+	  $(if $(OUTPUT),--output="$(OUTPUT)")
+
 reference: $(STAMP) ## Write configs/REFERENCE.md from the schema
 	@$(BIN)/lmbatch config reference > configs/REFERENCE.md
 
 bench: $(STAMP) ## Measure, and print ratios (tests/bench/README.md)
 	@$(BIN)/lmbatch corpus fetch demo --into data/raw/demo
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+lock-images: $(STAMP) ## Write docker/requirements: what constraints.txt pins, with hashes (takes minutes)
+	@$(BIN)/python docker/lock_requirements.py write
 
 lock: ## Pin what is installed in .venv (run it after a deliberate upgrade)
 	@{ echo '# Every package of the project and its tests, pinned. Made with: make lock'; \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -18,3 +19,11 @@ def load_script(path: Path) -> ModuleType:
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def docker_module(name: str) -> ModuleType:
+    """A module of docker/, whose files import each other by their bare names."""
+    folder = str(ROOT / "docker")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)

@@ -14,6 +14,7 @@ import click
 
 from lmbatch import __version__
 from lmbatch.cli.common import human_bytes, json_option, print_json, print_table
+from lmbatch.cli.imports import INSTALLED, PURPOSES, check_imports
 from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import EXIT_FAILED, LmbatchError
 from lmbatch.store import check_publish_once, open_store
@@ -31,6 +32,7 @@ Examples:
   lmbatch doctor --store s3://bucket/prefix --json
   lmbatch doctor --train configs/train/gpt2_zh.yaml      what the first step of a training job looks at
   srun -N4 lmbatch doctor --train configs/train/gpt2_zh.yaml      the same on four nodes, which must meet
+  lmbatch doctor --imports train      is everything there that training needs, and can it be imported?
 
 Exit code 0 if nothing that was checked is wrong.
 """
@@ -41,10 +43,17 @@ Row = tuple[str, bool, str]
 @click.command(epilog=EPILOG)
 @click.option("--store", help="Also try to write, publish once, read and delete here.")
 @click.option("--train", "config_path", help="Also check what training this config needs (YAML file).")
+@click.option(
+    "--imports",
+    "purpose",
+    type=click.Choice([INSTALLED, *PURPOSES]),
+    help="Only import all that this purpose needs (`installed`: all that is installed), and say the versions.",
+)
 @json_option
-def command(store: str | None, config_path: str | None, as_json: bool) -> None:
+def command(store: str | None, config_path: str | None, purpose: str | None, as_json: bool) -> None:
     """Check packages, cores, memory and disk of this machine, and a store or a training config if one is named."""
-    rows = [*_packages(), *_machine(), *(_store(store) if store else ()), *(_train(config_path) if config_path else ())]
+    rows = list(check_imports(purpose)) if purpose else [*_packages(), *_machine()]
+    rows += [*(_store(store) if store else ()), *(_train(config_path) if config_path else ())]
     if as_json:
         print_json([{"what": what, "right": right, "found": found} for what, right, found in rows])
     else:
