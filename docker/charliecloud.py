@@ -18,6 +18,8 @@ _FILES = (
     "etc/machine-id",
 )  # ch-run mounts the node's over them
 
+_CACHES = "/var/cache/lmbatch"
+
 
 @dataclass(frozen=True)
 class Image:
@@ -49,5 +51,8 @@ def complete(folder: Path, image: Image) -> None:
 
 
 def render_environment(environment: Mapping[str, str]) -> str:
-    """One NAME=VALUE a line; ch-run takes values as they are, quotes and all."""
-    return "".join(f"{name}={value}\n" for name, value in environment.items())
+    """One NAME=VALUE a line; ch-run takes values as they are, quotes and all.
+
+    A folder cannot be written to from inside: caches and HOME are the user's own there, as on the node itself.
+    """
+    return "".join(f"{name}={value}\n" for name, value in environment.items() if not value.startswith(_CACHES))

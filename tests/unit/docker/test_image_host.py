@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,14 +89,12 @@ def test_the_files_are_written_once_and_the_users_own_win(tmp_path: Path) -> Non
 
 
 def test_a_folder_for_charliecloud(tmp_path: Path) -> None:
-    inspected = (
-        '[{"Config": {"Env": ["PATH=/opt/lmbatch/bin:/bin", "A=b=c"], "WorkingDir": "/work", "Labels": {"v": "1"}}}]'
-    )
+    environment = ["PATH=/opt/lmbatch/bin:/bin", "A=b=c", "HOME=/var/cache/lmbatch"]
+    inspected = json.dumps([{"Config": {"Env": environment, "WorkingDir": "/work", "Labels": {"v": "1"}}}])
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/resolv.conf").symlink_to("/nowhere/at/all")
     charliecloud.complete(tmp_path, charliecloud.Image.parse(inspected))
-    environment = (tmp_path / "ch/environment").read_text(encoding="utf-8")
-    assert environment == "PATH=/opt/lmbatch/bin:/bin\nA=b=c\n"
+    assert (tmp_path / "ch/environment").read_text(encoding="utf-8") == "PATH=/opt/lmbatch/bin:/bin\nA=b=c\n"
     assert all((tmp_path / f"mnt/{number}").is_dir() for number in range(10))
     assert (tmp_path / "etc/resolv.conf").is_file()
     assert '"v": "1"' in (tmp_path / "ch/metadata.json").read_text(encoding="utf-8")
