@@ -1,15 +1,19 @@
-"""Fixtures of the whole suite: a real S3 server, started once for the session."""
+"""Fixtures of the whole suite: a real S3 server and a real Slurm, each started once for the session."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.scripts import ROOT, load_script
+
+SLURM_PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -32,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "s3_server" in getattr(item, "fixturenames", ()):
             item.add_marker("s3")
+        if "slurm_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("slurm")
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +60,19 @@ def s3_uri(s3_server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     for name, value in s3_server.settings.environment.items():
         monkeypatch.setenv(name, value)
     return f"{s3_server.settings.uri}/{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator:
+    """A cluster of two nodes with two cores each; on a machine without Slurm its tests say what is missing."""
+    from support.slurm_site import ARRAY, NODES, SlurmCluster
+
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    missing = [program for program in SLURM_PROGRAMS if shutil.which(program, path=path) is None]
+    if missing:
+        pytest.skip(f"this machine has no {', '.join(missing)}: run cluster/install.sh as root")
+    folder = Path(tempfile.mkdtemp(prefix="lmbatch-slurm-", dir="/tmp"))  # Unix sockets want a short path
+    cluster = SlurmCluster(folder)
+    cluster.up(nodes=NODES, cpus=2, max_array_size=ARRAY)
+    yield cluster
+    cluster.down(wipe=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import yaml
 
 from lmbatch.config import PreprocessConfig
 from lmbatch.store import open_store
-from support.drive import HELD, contents
-from support.wudao import config_for
+from support.drive import HELD, contents, preprocess_here
+from support.wudao import config_for, write_files, write_tokenizer
 
 TESTS = Path(__file__).resolve().parents[1]
 NODES = 2
@@ -33,6 +34,14 @@ def config_of(corpus: Path, base: Path, store: str) -> PreprocessConfig:
                       store=store if "://" in store else str(base / store))  # fmt: skip
 
 
+def write_corpus_and_quiet_store(base: Path) -> Path:
+    """Raw files, a tokenizer, and the store ``quiet`` that an undisturbed process made of them; the folder."""
+    write_files(base / "raw", files=2, documents=60)
+    write_tokenizer(base / "tok")
+    preprocess_here(config_of(base, base, "quiet"))
+    return base
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 60, what: str = "") -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -42,7 +51,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60, what: str = "
 
 @dataclass
 class Site:
-    """One test's folder, its site file and the commands that it runs."""
+    """One test's folder, its site file (with its section ``container``, if any) and the commands that it runs."""
 
     cluster: SlurmCluster
     corpus: Path
@@ -106,3 +115,14 @@ class Site:
         """The store holds what an undisturbed process made."""
         target = store if "://" in store else str(self.base / store)
         assert contents(open_store(target)) == contents(open_store(str(self.corpus / "quiet")))
+
+
+def used_site(site: Site) -> Iterator[Site]:
+    """For a fixture: the site, and afterwards none of its drivers, and an empty queue."""
+    yield site
+    for process in site.started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    site.cluster.run("scancel", "--quiet", f"--user={os.getuid()}")
+    wait_until(lambda: not site.queue(), what="for an empty queue")
