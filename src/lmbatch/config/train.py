@@ -48,8 +48,18 @@ class DataConfig(Section):
         "in shuffled order, samples shuffled within a window of them (bounded disk)."
     )  # fmt: skip
     window_shards: int = Field(8, gt=0, description="Shards in a window (windowed only).")
+    document_attention: bool | None = added(
+        None, description="true: the documents of a packed sample do not see each other, and the positions of each "
+        "begin at 0; else a token sees all that stands before it in its sample."
+    )  # fmt: skip
     prefetch: int = operational(4, ge=1, description="Batches read ahead in the background.")
     cache: CacheConfig = operational(CacheConfig(), description="Local copies of remote shards.")
+
+    @field_validator("document_attention")
+    @classmethod
+    def _together_is_the_default(cls, value: bool | None) -> bool | None:
+        # One spelling for one meaning, so that a config which says `false` resumes one which says nothing.
+        return value or None
 
 
 class ModelConfig(Section):
@@ -175,6 +185,8 @@ class TrainConfig(Section):
     def _masked_makes_sense(self) -> TrainConfig:
         if self.objective is not None and self.model.base is not None:
             raise ValueError("a masked model begins with random weights: leave `model.base` out")
+        if self.objective is not None and self.data.document_attention:
+            raise ValueError("data.document_attention is for the causal objective: leave one of the two out")
         if self.objective is not None and self.data.sequence_length < 3:
             raise ValueError(
                 "a masked sample has a first token, a text and its end: data.sequence_length is 3 at least"

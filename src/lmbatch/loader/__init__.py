@@ -9,6 +9,7 @@
                           ▼
                       BatchLoader ──▶ Step(Batch, …) for this rank     read ahead by a thread
                       EvaluationBatches ──▶ Batch                      the validation split in a fixed order
+                          ├── Apart ──▶ ApartBatch                  documents of a sample do not see each other
                           └── Masking ──▶ MaskedBatch                  tokens hidden (pure: seed, sample number)
 
     spans ──▶ documents_of ──▶ file, byte offset and id of every document in them
@@ -17,6 +18,7 @@
 values, LoaderState: the manifest's digest, the seed, and how many samples are done.
 """
 
+from lmbatch.loader.apart import Apart, ApartBatch
 from lmbatch.loader.batches import Batch, BatchLoader, Step, check_batch
 from lmbatch.loader.cache import ShardCache
 from lmbatch.loader.data import TokenData, cache_folder, open_train_data, read_manifest
@@ -29,6 +31,8 @@ from lmbatch.loader.state import LoaderState
 from lmbatch.loader.stream import Span
 
 __all__ = [
+    "Apart",
+    "ApartBatch",
     "Batch",
     "BatchLoader",
     "DocumentOrigin",

@@ -44,6 +44,11 @@ class Batch:
         return int(self.lengths.sum()) - len(self.lengths)
 
     @property
+    def targets_vary(self) -> bool:
+        """May another batch of so many rows have another number of predicted tokens?"""
+        return self.lengths is not None
+
+    @property
     def seen(self) -> int:
         """Tokens that the model reads and that count as work done: those that are predicted."""
         return self.targets

@@ -60,6 +60,11 @@ class MaskedBatch(Batch):
         return int((self.hidden != IGNORED).sum())
 
     @property
+    def targets_vary(self) -> bool:
+        """They do: tokens are drawn."""
+        return True
+
+    @property
     def seen(self) -> int:
         """Tokens that the model reads, without padding."""
         return int(self.shown.size if self.sizes is None else self.sizes.sum())

@@ -14,6 +14,7 @@ Called by ``train`` (the loop) and ``infer`` (export). An architecture that tran
 masked language model needs a config and no code.
 """
 
+from lmbatch.model.apart import check_documents_apart
 from lmbatch.model.arithmetic import ParameterCounts, flops_per_token, parameter_counts, peak_flops
 from lmbatch.model.base import load_base, pin_base
 from lmbatch.model.build import MaskedIds, build_model, model_config
@@ -24,6 +25,7 @@ __all__ = [
     "ParameterCounts",
     "build_model",
     "causal_loss",
+    "check_documents_apart",
     "flops_per_token",
     "load_base",
     "masked_loss",

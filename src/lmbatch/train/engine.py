@@ -228,7 +228,7 @@ class Engine(ABC):
         Other processes are asked only where that is not the same in every step.
         """
         batches = step.batches
-        if batches[0].lengths is None and not isinstance(batches[0], MaskedBatch):
+        if not batches[0].targets_vary:
             return self.most_tokens_per_step, self.most_tokens_per_step
         own = [float(sum(batch.targets for batch in batches)), float(sum(batch.seen for batch in batches))]
         targets, tokens = self.ranks.total(own)

@@ -3,7 +3,7 @@
 ::
 
     TrainConfig.objective, the manifest's tokenizer ──open_objective──▶ Objective
-        None      samples as they are, a causal model
+        None      samples as they are, a causal model; with data.document_attention their documents kept apart
         masked    samples one token shorter, for the first token that goes before them; batches masked; a masked model
 """
 
@@ -14,18 +14,20 @@ from dataclasses import dataclass
 
 from lmbatch.config import DataConfig, TrainConfig
 from lmbatch.errors import ConfigError
-from lmbatch.loader import Batch, Masking, Purpose, read_manifest
+from lmbatch.loader import Apart, Batch, Masking, Purpose, read_manifest
 from lmbatch.model import MaskedIds
 from lmbatch.store import TOKENIZER_PREFIX, Manifest, SpecialTokens, Store, open_store, parse_special_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """``data`` is what the loader is opened with; ``special`` is there for a masked objective only."""
+    """``data`` is what the loader is opened with; ``special`` is there for a masked objective only, ``apart`` where
+    the documents of a sample shall not see each other."""
 
     config: TrainConfig
     data: DataConfig
     special: SpecialTokens | None
+    apart: Apart | None = None
 
     @property
     def model_ids(self) -> MaskedIds | None:
@@ -35,20 +37,23 @@ class Objective:
     def preparing(self, purpose: Purpose) -> Callable[[Batch], Batch] | None:
         """What is done to each batch, if anything."""
         if self.special is None or self.config.objective is None:
-            return None
+            return self.apart
         return Masking(self.config.objective, self.special, seed=self.config.seed, purpose=purpose)
 
 
 def open_objective(config: TrainConfig) -> Objective:
     """Reads the tokenizer's files where a masked objective needs them.
 
-    Raises ConfigError for examples that leave no room for the first token, and for prompts of sample texts without a
-    mask; TokenizerError for a tokenizer that lacks a special token; what reading the manifest raises.
+    Raises ConfigError for examples that leave no room for the first token, for prompts of sample texts without a
+    mask, and for documents that shall be kept apart where they are not packed; TokenizerError for a tokenizer that
+    lacks a special token; what reading the manifest raises.
     """
-    if config.objective is None:
+    if config.objective is None and not config.data.document_attention:
         return Objective(config, config.data, None)
     store = open_store(config.data.store)
     manifest = read_manifest(store, config.data.digest)
+    if config.objective is None:
+        return Objective(config, config.data, None, _apart(manifest))
     special = read_special_tokens(store, manifest)
     _check_room(manifest, config.data.sequence_length)
     for prompt in config.samples.prompts:
@@ -73,6 +78,16 @@ def read_special_tokens(store: Store, manifest: Manifest) -> SpecialTokens:
         size=manifest.tokenizer.size,
         where=store.where(key),
     )
+
+
+def _apart(manifest: Manifest) -> Apart:
+    if manifest.chunking is not None:
+        raise ConfigError(
+            f"data.document_attention: the corpus was cut (chunking.mode = {manifest.chunking.mode}), so that every "
+            "example is of one document already",
+            remedy="leave data.document_attention out, or preprocess without chunking",
+        )
+    return Apart(manifest.tokenizer.eod_id)
 
 
 def _check_room(manifest: Manifest, sequence_length: int) -> None:

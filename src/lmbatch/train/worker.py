@@ -27,7 +27,7 @@ from lmbatch.loader import (
     open_train_data,
     samples_of,
 )
-from lmbatch.model import build_model, load_base, peak_flops
+from lmbatch.model import build_model, check_documents_apart, load_base, peak_flops
 from lmbatch.store import Manifest, open_store
 from lmbatch.train.attempts import AttemptLog, check_progress
 from lmbatch.train.base import resolve_base
@@ -144,6 +144,8 @@ class Worker:
             model = load_base(config.model, **sizes)
         else:
             model = build_model(config.model, **sizes, seed=config.seed, masked=self._objective.model_ids)
+        if config.data.document_attention:
+            check_documents_apart(model)
         optimizer = build_optimizer(model, config.optimizer)
         resume = found.folder if found is not None else None
         if config.engine.name == "plain":

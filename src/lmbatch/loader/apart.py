@@ -1,0 +1,71 @@
+"""Documents of one packed sample kept apart: none sees another, and each begins at position 0.
+
+::
+
+    Batch: … 5 EOD 8 3 9 EOD 4 …  ──Apart──▶  ApartBatch: positions … 2 3 0 1 2 3 0 …; after an EOD nothing is predicted
+
+transformers makes the block-diagonal mask from positions that begin again (``masking_utils``: packed sequences).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmbatch.loader.batches import IGNORED, Batch
+from lmbatch.loader.stream import Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ApartBatch(Batch):
+    """A batch of packed samples in which ``eod_id`` ends a document, and what follows it begins another."""
+
+    eod_id: int
+
+    @property
+    def targets(self) -> int:
+        """Tokens that are predicted: all but the first of each row and of each document."""
+        return int((self.tokens[:, :-1] != self.eod_id).sum())
+
+    @property
+    def seen(self) -> int:
+        """Tokens that the model reads."""
+        return int(self.tokens[:, 1:].size)
+
+    @property
+    def targets_vary(self) -> bool:
+        """They do: each document has one more."""
+        return True
+
+    def inputs(self) -> dict[str, Ints]:
+        """``position_ids`` count from 0 in each document, and in the first row's piece of one."""
+        shown = self.tokens[:, :-1]
+        return {"input_ids": shown, "position_ids": positions(shown, self.eod_id)}
+
+    def labels(self) -> Ints:
+        """Already shifted; IGNORED for the first token of a document, which nothing before it tells."""
+        return np.where(self.tokens[:, :-1] == self.eod_id, IGNORED, self.tokens[:, 1:])
+
+
+def positions(tokens: Ints, eod_id: int) -> Ints:
+    """The place of each token in its document, (rows, length) as ``tokens``; a document goes up to its EOD."""
+    places = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    begins = np.zeros_like(tokens)
+    begins[:, 1:] = np.where(tokens[:, :-1] == eod_id, places[:, 1:], 0)
+    found: Ints = places - np.maximum.accumulate(begins, axis=1)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Makes batches ApartBatches."""
+
+    eod_id: int
+
+    def __call__(self, batch: Batch) -> ApartBatch:
+        """``batch``, its documents kept apart. Only for packed samples."""
+        assert batch.lengths is None
+        return ApartBatch(
+            first_sample=batch.first_sample, samples=batch.samples, tokens=batch.tokens, eod_id=self.eod_id
+        )
