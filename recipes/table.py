@@ -73,6 +73,19 @@ S0 = Recipe(
                  "--temperature", "0", "--max-new-tokens", "60"),
 )  # fmt: skip
 
+S1 = Recipe(
+    name="s1",
+    title="KantaiBERT, a RoBERTa from scratch",
+    corpus="kant_txt",
+    tokenizer="kant_bpe",
+    train="s1_roberta",
+    # A block of 128 has <s> and </s>; lmbatch's `truncate` counts one token for the end of an example.
+    seed_way=SeedWay("truncate", 127, "lines cut off at 128 tokens, <s> and </s> among them"),
+    prompts=("Human thinking involves human <mask>.", "for giving a proper long <mask>."),
+    infer=("fill-mask", "--top-k", "5"),
+    auto="AutoModelForMaskedLM",
+)
+
 S2 = Recipe(
     name="s2",
     title="WikiLLM, a small Qwen2 on the Chinese Wikipedia",
@@ -85,4 +98,4 @@ S2 = Recipe(
     small_infer=("generate", "--temperature", "0.7", "--top-p", "0.95", "--max-new-tokens", "30"),
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (S0, S2)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (S0, S1, S2)}

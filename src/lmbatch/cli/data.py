@@ -45,7 +45,7 @@ Examples:
   lmbatch data kept data/shards/demo --mode drop_short --length 512
   lmbatch data kept s3://bucket/wudao --mode truncate --length 384 --json
 
-Only the shards' indexes are read. Packed, as lmbatch trains by default, every token is kept.
+Only the shards' indexes are read. Packed, as lmbatch trains by default, or with split_lines every token is kept.
 """
 
 
@@ -133,7 +133,7 @@ def paths(store: str, split: Split, as_json: bool) -> None:
 @click.option("--cache", type=click.Path(file_okay=False), help="Folder for copies of remote shards.")
 @json_option
 def kept(store: str, mode: ChunkingMode, length: int | None, cache: str | None, as_json: bool) -> None:
-    """Say how many tokens of the packed corpus in STORE another way of cutting documents would keep."""
+    """Say how many tokens of the corpus in STORE, which lost none, another way of cutting documents would keep."""
     chunking = build(ChunkingConfig, {"mode": mode, "length": length}, "data kept")
     source = open_store(store)
     manifest = read_manifest(source, None)

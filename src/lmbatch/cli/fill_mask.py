@@ -48,7 +48,7 @@ def command(folder: Path, prompts: tuple[str, ...], prompts_from: object, top_k:
 
 def _plain(filled: Filled) -> dict[str, Any]:
     masks = [[asdict(choice) for choice in choices] for choices in filled.masks]
-    return {"prompt": filled.prompt, "best": filled.best, "masks": masks}
+    return {"prompt": filled.prompt, "best": filled.best, "text": filled.text, "masks": masks}
 
 
 def _rows(filled: Filled) -> list[tuple[object, ...]]:

@@ -1,4 +1,4 @@
-"""What another way of cutting documents into examples would keep of a packed corpus.
+"""What another way of cutting documents into examples would keep of a corpus that lost nothing.
 
 It follows from the documents' lengths alone, which stand in the shards' indexes: no text is read or encoded again.
 """
@@ -36,7 +36,7 @@ def kept_tokens(lengths: npt.NDArray[np.int64], chunking: ChunkingConfig) -> int
 
     Raises UsageError for ``lines``, which depends on the text.
     """
-    if chunking.mode == "packed":
+    if chunking.mode in ("packed", "split_lines"):
         return int(lengths.sum())
     if chunking.mode == "drop_short":
         return int((lengths // chunking.most * chunking.most).sum())
@@ -46,11 +46,13 @@ def kept_tokens(lengths: npt.NDArray[np.int64], chunking: ChunkingConfig) -> int
 
 
 def what_is_kept(manifest: Manifest, reader_of: Mapping[Split, TokenReader], chunking: ChunkingConfig) -> Kept:
-    """The sum over both splits of a packed corpus; ``reader_of`` are readers of the splits that have shards.
+    """The sum over both splits of a corpus that is packed, or whose lines are split up.
 
-    Raises UsageError for a corpus that was cut already: what was thrown away is not in its shards.
+    ``reader_of`` are readers of the splits that have shards.
+
+    Raises UsageError for a corpus that was cut otherwise: what was thrown away is not in its shards.
     """
-    if manifest.chunking is not None:
+    if manifest.chunking is not None and manifest.chunking.mode != "split_lines":
         raise UsageError(
             f"the corpus was cut (chunking.mode = {manifest.chunking.mode}), so its shards do not hold all tokens",
             remedy="its own ledger says what was thrown away; for another way, preprocess it packed",
@@ -66,6 +68,7 @@ def what_is_kept(manifest: Manifest, reader_of: Mapping[Split, TokenReader], chu
 
 def _text_lengths(reader: TokenReader, number: int) -> npt.NDArray[np.int64]:
     reader.hold([number], [])
-    # Every document of a packed corpus ends with one EOD.
-    lengths: npt.NDArray[np.int64] = reader.index(number).lengths.astype(np.int64) - 1
+    index = reader.index(number)
+    # Every sequence ends with one EOD; a packed document is one sequence, a line that was split up several.
+    lengths: npt.NDArray[np.int64] = index.document_tokens() - np.diff(index.firsts)
     return lengths
