@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "interchange": {"config", "store", "shards", "loader"},
     "model": {"config"},
     "checkpoint": {"config", "store"},
-    "infer": {"config", "store", "model", "checkpoint"},
+    "infer": {"config", "store", "tokens", "model", "checkpoint"},
     "train": {"config", "store", "tokens", "loader", "model", "checkpoint", "infer"},
     "launch": {"config", "store", "corpus", "tokens", "shards", "preprocess", "checkpoint", "train"},
     "report": {"config", "store", "preprocess", "checkpoint", "train"},

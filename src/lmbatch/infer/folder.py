@@ -18,6 +18,9 @@ from transformers import (
 )
 
 from lmbatch.errors import CheckpointError, LmbatchError, TokenizerError, UsageError
+from lmbatch.infer.text import WORDS
+from lmbatch.infer.words import WordTokenizer
+from lmbatch.tokens.segmentation import SEGMENTATION_FILE
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 _PROBE = "第一条 为了，Hello world! 12\n"
@@ -105,7 +108,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         raise TokenizerError(f"{folder}: has none of {', '.join(_TOKENIZER_FILES)}: no tokenizer lies here")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        words = (folder / SEGMENTATION_FILE).is_file()
+        tokenizer = WordTokenizer.of(folder) if words else AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TokenizerError(f"{folder}: the tokenizer cannot be loaded: {error}") from error
     _check_whole(folder, tokenizer)
@@ -114,7 +118,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_kind(tokenizer: PreTrainedTokenizerBase) -> str:
-    """WordPiece, BPE, Unigram or WordLevel; empty for a tokenizer that is not `tokenizers`' own."""
+    """WordPiece, BPE, Unigram or WordLevel, or WORDS; empty for a tokenizer that is not `tokenizers`' own."""
+    if isinstance(tokenizer, WordTokenizer):
+        return WORDS
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return type(backend.model).__name__ if backend is not None else ""
 
@@ -139,6 +145,8 @@ def _check_whole(folder: Path, tokenizer: Any) -> None:
 
 
 def _encoded(tokenizer: Any) -> list[int]:
+    if isinstance(tokenizer, WordTokenizer):  # what the file describes stands behind the segmentation
+        return list(tokenizer.backend_tokenizer.encode(_PROBE, add_special_tokens=False).ids)
     ids: list[int] = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     return ids
 

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from lmbatch.config import GenerateConfig
 from lmbatch.errors import ConfigError, TokenizerError
 from lmbatch.infer.folder import check_export, load_model, load_tokenizer, pick_device, tokenizer_kind
-from lmbatch.infer.sampling import evaluating, generation_config, own_seed, penalties, stopping
-from lmbatch.infer.text import tidy_text
+from lmbatch.infer.sampling import evaluating, generation_config, own_seed, penalties, stopping, without
+from lmbatch.infer.text import WORDS, tidy_text
 from lmbatch.infer.window import Window, fit, warnings_of
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class TextGenerator:
         self._kind = tokenizer_kind(self._tokenizer)
         self._check_vocabulary()
         self._eod_id = self._find_eod()
+        self.never = self._find_never()
 
     @classmethod
     def from_folder(cls, path: str | Path, *, device: str | None = None) -> Self:
@@ -78,6 +79,11 @@ class TextGenerator:
     def model(self) -> Any:
         """The model itself."""
         return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, of transformers' kind."""
+        return self._tokenizer
 
     @property
     def is_stateful(self) -> bool:
@@ -124,7 +130,7 @@ class TextGenerator:
         """The text of new ids (none of them EOD), as it stands behind the prompt."""
         text = self._continuation(window.ids, new)
         # The prompt's last character tells whether the first space belongs to the text; the prompt itself is not ours.
-        last = prompt[-1:]
+        last = prompt[-1:].strip()
         return tidy_text(last + text, self._kind)[len(last) :]
 
     def _window(self, number: int, prompt: str, config: GenerateConfig) -> Window:
@@ -147,7 +153,7 @@ class TextGenerator:
             torch.tensor(ids, device=device),
             attention_mask=torch.tensor(mask, device=device),
             generation_config=generation_config(config, new=windows[0].new, eod_id=self._eod_id),
-            logits_processor=penalties(config, padding),
+            logits_processor=without(self.never, penalties(config, padding), device=device),
             stopping_criteria=stopping(stop_when),
         )
         new: list[list[int]] = rows[:, width:].tolist()
@@ -160,10 +166,14 @@ class TextGenerator:
 
     def _continuation(self, before: Sequence[int], new: Sequence[int]) -> str:
         """Decoded together with what stands before: the first token's space or word piece depends on it."""
+        if self._kind == WORDS:  # each word with its space: which of them stay is seen together with the prompt's end
+            return " " + self._decode(new) if new else ""
         head, whole = self._decode(before), self._decode([*before, *new])
         return whole[len(head) :] if whole.startswith(head) else self._decode(new)
 
     def _decode(self, ids: Sequence[int]) -> str:
+        if self._kind == WORDS:
+            return str(self._tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=True))
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
@@ -174,6 +184,12 @@ class TextGenerator:
                 f"the tokenizer has {len(self._tokenizer)} entries, the model only {rows}",
                 remedy="use the tokenizer that the model was trained with",
             )
+
+    def _find_never(self) -> tuple[int, ...]:
+        """Ids that are no text: the unknown token, and the rows of a table that is longer than the tokenizer."""
+        rows = self._model.get_input_embeddings().weight.shape[0]
+        unknown = {self._tokenizer.unk_token_id} - {None, self._eod_id}
+        return tuple(sorted(unknown | {*range(len(self._tokenizer), rows)}))
 
     def _find_eod(self) -> int:
         found = self._model.config.eos_token_id

@@ -15,6 +15,7 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
+    SuppressTokensLogitsProcessor,
 )
 
 from lmbatch.config import GenerateConfig
@@ -48,6 +49,13 @@ def penalties(config: GenerateConfig, padding: Sequence[int]) -> LogitsProcessor
     if config.no_repeat_ngram_size:
         wanted.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
     return LogitsProcessorList([WithoutPadding(inner, padding) for inner in wanted])
+
+
+def without(never: Sequence[int], others: LogitsProcessorList, *, device: torch.device) -> LogitsProcessorList:
+    """The processors behind one that makes the ids ``never`` impossible."""
+    if not never:
+        return others
+    return LogitsProcessorList([SuppressTokensLogitsProcessor(list(never), device=str(device)), *others])
 
 
 def generation_config(config: GenerateConfig, *, new: int, eod_id: int) -> GenerationConfig:

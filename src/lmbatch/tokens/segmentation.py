@@ -12,6 +12,7 @@ White space of the text is lost by that, as it is with BERT's WordPiece.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import logging
@@ -94,6 +95,7 @@ def build_segmenter(wanted: Segmentation, whole: Iterable[str]) -> Segment:
     return segment
 
 
+@functools.cache  # loading its dictionary takes a second; it is only read afterwards
 def _jieba() -> Callable[[str], Iterable[str]]:
     jieba: Any = importlib.import_module("jieba")  # untyped
     jieba.setLogLevel(logging.WARNING)

@@ -40,8 +40,10 @@ class DecodingBatch:
     is keys and values by position (not with recurrent ones).
     """
 
-    def __init__(self, model: Any, *, padding_id: int) -> None:
+    def __init__(self, model: Any, *, padding_id: int, never: Sequence[int] = ()) -> None:
+        """``never``: ids that no row may take."""
         self._model = model
+        self._never = torch.tensor(list(never), dtype=torch.long, device=model.device)
         self._padding_id = padding_id
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -101,7 +103,7 @@ class DecodingBatch:
             optional["logits_to_keep"] = 1
         with torch.inference_mode():
             output = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **optional)
-        logits: torch.Tensor = output.logits[:, -1]
+        logits: torch.Tensor = output.logits[:, -1].index_fill(-1, self._never, -torch.inf)
         return logits
 
     def _merge(self, rows: Sequence[Row], cache: DynamicCache, mask: torch.Tensor) -> None:

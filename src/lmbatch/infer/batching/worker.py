@@ -39,7 +39,7 @@ class Worker(threading.Thread):
         self._line = line
         self._limits = limits
         self._stats = stats
-        self._batch = DecodingBatch(generator.model, padding_id=generator.eod_id)
+        self._batch = DecodingBatch(generator.model, padding_id=generator.eod_id, never=generator.never)
         self._running: list[Job] = []  # with rows in the batch
         self._alone: Job | None = None  # with beams
 
