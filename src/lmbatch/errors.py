@@ -52,6 +52,9 @@ _EXTRAS = {
     "wandb": "tracking",
     "gradio": "chat",
     "deepspeed": "deepspeed",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 
 

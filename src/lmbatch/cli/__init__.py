@@ -40,8 +40,9 @@ VERBS = {
     "compare": ("lmbatch.cli.compare", "Compare two runs step by step, bit for bit."),
     "checkpoints": ("lmbatch.cli.checkpoints", "List or verify the checkpoints of a run."),
     "export": ("lmbatch.cli.export", "Write a Hugging Face folder from a run's newest valid checkpoint."),
-    "generate": ("lmbatch.cli.generate", "Generate text from an exported folder."),
+    "generate": ("lmbatch.cli.generate", "Generate text from an exported folder or a run."),
     "fill-mask": ("lmbatch.cli.fill_mask", "Fill the masks of a text with an exported masked model."),
+    "serve": ("lmbatch.cli.serve", "Answer requests for text over HTTP, also as OpenAI's API."),
     "config": ("lmbatch.cli.config", "Show a resolved config, or the reference of every key."),
     "doctor": ("lmbatch.cli.doctor", "Check this machine: packages, cores, disk, a store."),
 }

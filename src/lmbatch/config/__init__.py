@@ -32,6 +32,7 @@ from lmbatch.config.preprocess import (
     TasksConfig,
     TokenizerRef,
 )
+from lmbatch.config.serve import ServeConfig
 from lmbatch.config.site import SiteConfig, SlurmSite, TrainSite
 from lmbatch.config.tokenizer import TokenizerConfig
 from lmbatch.config.tracking import SwanlabConfig, TrackingConfig, WandbConfig
@@ -76,6 +77,7 @@ __all__ = [
     "SamplesConfig",
     "SaveConfig",
     "ScheduleConfig",
+    "ServeConfig",
     "ShardsConfig",
     "SiteConfig",
     "SlurmSite",

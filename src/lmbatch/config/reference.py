@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from lmbatch.config.fingerprint import _is_operational
 from lmbatch.config.preprocess import PreprocessConfig
+from lmbatch.config.serve import ServeConfig
 from lmbatch.config.site import SiteConfig
 from lmbatch.config.tokenizer import TokenizerConfig
 from lmbatch.config.train import TrainConfig
@@ -23,6 +24,7 @@ ROOTS: dict[str, type[BaseModel]] = {
     "tokenizer": TokenizerConfig,
     "train": TrainConfig,
     "site": SiteConfig,
+    "serve": ServeConfig,
 }
 
 

@@ -4,7 +4,7 @@
 
     runs/NAME/ ── export_model ──▶ folder: model.safetensors, config.json, tokenizer files, model card
       newest valid checkpoint            │
-                                         ▼ TextGenerator.from_folder
+               └── load_for_generation ──▶ ▼ TextGenerator.from_folder
     live model, tokenizer ──▶ TextGenerator(model, tokenizer, context=…)
                                          │ generate(prompts, GenerateConfig)
                                          ▼
@@ -12,14 +12,18 @@
 
     a masked model, tokenizer ──▶ MaskFiller ── fill(prompts, top_k) ──▶ the likeliest tokens for each mask
 
-Called by ``cli`` (export, generate, fill-mask) and by ``train`` (sample texts, which leave the run's random state
-alone). What is exported needs no lmbatch: plain ``AutoModelForCausalLM.from_pretrained`` loads it, and a masked model
-``AutoModelForMaskedLM.from_pretrained``.
+    many callers ──▶ batching.GenerationQueue ──▶ one model, one batch ──▶ pieces, replies
+    HTTP clients ──▶ http.serve ──┘
+
+Called by ``cli`` (export, generate, fill-mask, serve) and by ``train`` (sample texts, which leave the run's random
+state alone). What is exported needs no lmbatch: plain ``AutoModelForCausalLM.from_pretrained`` loads it, and a masked
+model ``AutoModelForMaskedLM.from_pretrained``.
 """
 
 from lmbatch.infer.export import export_model
 from lmbatch.infer.fill_mask import Choice, Filled, MaskFiller
-from lmbatch.infer.generate import Completion, TextGenerator, load_for_generation
+from lmbatch.infer.generate import Completion, TextGenerator
+from lmbatch.infer.loading import load_for_generation
 from lmbatch.infer.text import tidy_text
 
 __all__ = [

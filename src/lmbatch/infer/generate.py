@@ -203,11 +203,6 @@ class TextGenerator:
         return int(found[0] if isinstance(found, list) else found)
 
 
-def load_for_generation(path: str | Path) -> TextGenerator:
-    """:meth:`TextGenerator.from_folder`."""
-    return TextGenerator.from_folder(path)
-
-
 def _batches(windows: Sequence[Window], size: int) -> Iterator[list[int]]:
     """Numbers of windows, grouped by how many tokens may follow, so that no row runs out of the context."""
     numbers = sorted(range(len(windows)), key=lambda number: windows[number].new)

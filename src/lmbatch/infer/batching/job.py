@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from lmbatch.errors import DeadlineError, LmbatchError
+from lmbatch.errors import DeadlineError, GenerationError, LmbatchError
 from lmbatch.infer.batching.decode import Row
 from lmbatch.infer.batching.growing import GrowingText
 from lmbatch.infer.batching.requests import Finish, GenerationRequest, Piece, Reply, Sample
@@ -89,6 +89,7 @@ class Job:
         """The caller has left. May be called from any thread, and after the end."""
         if self.outcome is None:
             self.outcome = "cancelled"
+            self._emit(GenerationError("the request was cancelled"))  # whoever still waits for it is woken
 
     def advance(self) -> None:
         """Hand out what the newest token of each row has brought."""

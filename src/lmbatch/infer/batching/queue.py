@@ -140,9 +140,13 @@ class GenerationQueue:
             async for piece in pieces:
                 yield piece
 
+    def refuse(self) -> None:
+        """Take no new requests; those that are there go on."""
+        self._line.refuse()
+
     async def drain(self, seconds: float) -> bool:
         """Refuse new requests, and give those that are there so long to end. Whether all did."""
-        self._line.refuse()
+        self.refuse()
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while (self.waiting or self.running) and loop.time() < end:
