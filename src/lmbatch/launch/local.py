@@ -12,7 +12,7 @@ from submitit import LocalExecutor
 
 from lmbatch.config import ContainerSite
 from lmbatch.launch.backend import BatchEnd, TaskBatch
-from lmbatch.launch.contained import contained
+from lmbatch.launch.contained_batch import contained
 from lmbatch.launch.deal import guided
 from lmbatch.launch.slurm_submit import telling_line
 from lmbatch.preprocess import Unit

@@ -27,7 +27,7 @@ from submitit.core.utils import DelayedSubmission, JobPaths
 from lmbatch.config import ContainerSite, SlurmSite
 from lmbatch.launch.backend import TaskBatch, TaskFailure
 from lmbatch.launch.batch_file import batch_of
-from lmbatch.launch.contained import ContainedBatch, contained
+from lmbatch.launch.contained_batch import ContainedBatch, contained
 
 _INDEX = "batches.json"
 _GIB = 2**30

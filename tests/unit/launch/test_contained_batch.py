@@ -19,7 +19,7 @@ from lmbatch.config import ContainerSite, PreprocessConfig
 from lmbatch.errors import EXIT_REQUEUE, TaskError, UsageError
 from lmbatch.launch.backend import TaskBatch, TaskFailure
 from lmbatch.launch.batch_file import read_answer, read_batch, write_answer, write_batch
-from lmbatch.launch.contained import ContainedBatch, contained, end_like, run_on_a_lifeline, task_command, work_of
+from lmbatch.launch.contained_batch import ContainedBatch, contained, end_like, run_on_a_lifeline, task_command, work_of
 from lmbatch.launch.container import ContainerWork
 from lmbatch.preprocess import load_plan, merge
 from support.drive import in_child, prepare, preprocess_here
@@ -174,9 +174,7 @@ def test_what_does_not_end_in_time_is_ended() -> None:
 
 
 def test_a_killed_element_leaves_no_process_inside() -> None:
-    outer = (
-        f"import sys\nfrom lmbatch.launch.contained import run_on_a_lifeline as r\nr([sys.executable, '-c', {HELD!r}])"
-    )
+    outer = f"import sys\nfrom lmbatch.launch.contained_batch import run_on_a_lifeline as r\nr([sys.executable, '-c', {HELD!r}])"
     process = subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline() == "up\n"
