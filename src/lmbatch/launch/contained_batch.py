@@ -15,6 +15,7 @@ import os
 import pwd
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,13 +25,14 @@ from typing import NoReturn
 import lmbatch
 from lmbatch.config import ContainerSite
 from lmbatch.errors import TaskError
-from lmbatch.launch.backend import TaskBatch, TaskFailure
+from lmbatch.launch.backend import TaskBatch, TaskFailure, die_with_parent
 from lmbatch.launch.batch_file import read_answer, write_batch
 from lmbatch.launch.container import ContainerWork, container_prefix, removing_command
 from lmbatch.launch.lifeline import NOT_OURS
 from lmbatch.store import local_folder
 
 _SECONDS_TO_END = 10.0
+_LONGEST_GRACE = 900.0  # between SIGTERM and SIGKILL: KillWait, or the GraceTime of a preemption
 _NOT_STARTED = 125  # podman and docker: from here on it is not the command's own
 _BY_A_SIGNAL = 128  # a shell's exit code for signal N is this plus N; runtimes follow it
 
@@ -47,6 +49,8 @@ class ContainedBatch:
         """Do the tasks in a container. Returns the failures; raises TaskError if no task could be begun."""
         from submitit import JobEnvironment
 
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+            die_with_parent()
         job = JobEnvironment()
         return self.run(job.paths.folder.absolute(), str(job.job_id))
 
@@ -74,11 +78,19 @@ class ContainedBatch:
         return DelayedSubmission(self)
 
     def _run(self, work: ContainerWork, request: Path, answer: Path) -> int:
+        command = task_command(self.container, work, request, answer, self.cpus)
         remove = removing_command(self.container, work)
+        if not remove:
+            return run_on_a_lifeline(command)
         _quietly(remove)  # what an earlier attempt may have left, whose node had no time to tidy up
         code = _NOT_STARTED
         try:
-            code = run_on_a_lifeline(task_command(self.container, work, request, answer, self.cpus))
+            with ending_on_sigterm():
+                code = run_on_a_lifeline(command)
+        except Terminated:
+            _quietly(remove)
+            time.sleep(_LONGEST_GRACE)  # as without a container: what becomes of the job is decided by Slurm alone
+            raise SystemExit(_BY_A_SIGNAL + signal.SIGTERM) from None
         finally:
             if not 0 <= code < _NOT_STARTED:
                 _quietly(remove)
@@ -130,6 +142,25 @@ def run_on_a_lifeline(command: Sequence[str]) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+class Terminated(BaseException):
+    """Slurm has sent SIGTERM."""
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises `Terminated` meanwhile: SIGKILL follows, and would leave a container that nobody removes."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -174,7 +174,8 @@ def test_what_does_not_end_in_time_is_ended() -> None:
 
 
 def test_a_killed_element_leaves_no_process_inside() -> None:
-    outer = f"import sys\nfrom lmbatch.launch.contained_batch import run_on_a_lifeline as r\nr([sys.executable, '-c', {HELD!r}])"
+    run = f"run_on_a_lifeline([sys.executable, '-c', {HELD!r}])"
+    outer = f"import sys\nfrom lmbatch.launch.contained_batch import run_on_a_lifeline\n{run}"
     process = subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline() == "up\n"
