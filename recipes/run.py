@@ -154,4 +154,4 @@ class RecipeRun:
         with self._story.stage(verb) as say:
             say(shlex.join(["lmbatch", verb, self._export, *prompts, *options]))
             answers = json.loads(lmbatch(verb, self._export, *prompts, *options, "--json"))
-        return tuple(answer["text"] for answer in answers)
+        return tuple(answer["best" if "best" in answer else "text"] for answer in answers)
