@@ -52,7 +52,7 @@ def parse_special_tokens(
     tokens: dict[str, str] = {role: token for role, token in found.items() if token is not None}
     ids = {role: special[token] for role, token in tokens.items()}
     missing = sorted(_ROLES.keys() - tokens.keys())
-    if missing or len({ids["pad"], ids["mask"], ids["first"], eod_id}) < (3 if ids["first"] == eod_id else 4):
+    if missing or not _are_their_own(ids["pad"], ids["mask"], others={ids["first"], eod_id}):
         raise TokenizerError(
             f"{where}: masked language modelling needs a first token, a padding token and a mask token of their own, "
             f"but the tokenizer {_complaint(missing)}",
@@ -62,6 +62,11 @@ def parse_special_tokens(
     return SpecialTokens(
         **tokens, first_id=ids["first"], last_id=eod_id, pad_id=ids["pad"], mask_id=ids["mask"], ids=every, size=size
     )
+
+
+def _are_their_own(pad: int, mask: int, *, others: set[int]) -> bool:
+    """A token that also means something else would be hidden from the model, or by it, where it should be seen."""
+    return pad != mask and not {pad, mask} & others
 
 
 def _complaint(missing: list[str]) -> str:

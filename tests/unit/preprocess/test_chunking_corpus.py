@@ -27,7 +27,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
-MODES = ("lines", "truncate", "drop_short")
+MODES = ("lines", "split_lines", "truncate", "drop_short")
 LENGTH = 24
 TEXTS = [text_of(number) for number in range(80)]
 
@@ -70,10 +70,13 @@ def plain_ids(base: Path, text: str) -> list[int]:
 def expected(base: Path, mode: str) -> list[tuple[int, ...]]:
     """The rules of the modes, written plainly, with Hugging Face's ids."""
     eod = load_tokenizer(base / "tok").eod_id
-    parts = [line for text in TEXTS for line in text.split("\n")] if mode == "lines" else TEXTS
+    parts = [line for text in TEXTS for line in text.split("\n")] if "lines" in mode else TEXTS
     ids = [plain_ids(base, part) for part in parts]
     if mode == "drop_short":
         return sorted(tuple(run[at : at + LENGTH]) for run in ids for at in range(0, len(run) - LENGTH + 1, LENGTH))
+    if mode == "split_lines":
+        step = LENGTH - 1
+        return sorted((*run[at : at + step], eod) for run in ids for at in range(0, len(run), step))
     return sorted((*run[: LENGTH - 1], eod) for run in ids)
 
 
@@ -141,7 +144,7 @@ def test_documents_are_found_behind_examples(base, mode):
         assert [found.document for found in origin] == [number]
         data = (base / "raw" / origin[0].path).read_bytes()[origin[0].position :]
         text = json.JSONDecoder().raw_decode(data.decode())[0]["content"]
-        ids = plain_ids(base, text.splitlines()[0] if mode == "lines" else text)
+        ids = plain_ids(base, text.splitlines()[0] if "lines" in mode else text)
         own = ids[:LENGTH] if mode == "drop_short" else [*ids[: LENGTH - 1], eod]
         assert shard.sequence(first).tolist() == own
     assert entry.documents == len(shard)
