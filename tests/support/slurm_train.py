@@ -35,6 +35,7 @@ class TrainingJob:
     store: str
     name: str
     id: str = ""
+    container: dict[str, Any] | None = None  # of the site file; None: on the nodes themselves
 
     @property
     def run(self) -> Path:
@@ -51,6 +52,7 @@ class TrainingJob:
             **os.environ, **self.cluster.environment, "LMBATCH_TEST_HOLD": hold, "LMBATCH_TEST_MARKS": str(self.marks),
             "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "LMBATCH_PREFLIGHT": "no",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **({"LMBATCH_SITE": str(self.site)} if self.container else {}),
         }  # fmt: skip
         return {key: value for key, value in found.items() if not key.startswith("SLURM_") or key == "SLURM_CONF"}
 
@@ -80,8 +82,11 @@ class TrainingJob:
 
     @property
     def site(self) -> Path:
-        site = {"name": "test", "executor": "slurm", "train": {"nodes": 2, "minutes": 30}}
-        path = self.base / "train-site.yaml"
+        site: dict[str, Any] = {"name": "test", "executor": "slurm", "train": {"nodes": 2, "minutes": 30}}
+        if self.container:
+            kept = ["PYTHONPATH", "LMBATCH_TEST_HOLD", "LMBATCH_TEST_MARKS"]
+            site["container"] = {**self.container, "environment": kept}
+        path = self.base / f"{self.name}-site.yaml"
         path.write_text(yaml.safe_dump(site), encoding="utf-8")
         return path
 

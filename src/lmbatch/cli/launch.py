@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -9,6 +10,8 @@ import click
 from lmbatch.cli.common import config_option, json_option, print_json, set_option
 from lmbatch.config import SiteConfig, TrainConfig, load_config
 from lmbatch.errors import UsageError
+from lmbatch.launch.contained import training_work
+from lmbatch.launch.image_check import check_container
 from lmbatch.launch.training import TrainingJob, plan_job, submit_job
 
 EPILOG = """\b
@@ -18,7 +21,8 @@ Examples:
   lmbatch launch train --config configs/train/demo.yaml --on configs/sites/test-cluster.yaml --nodes 2 --set steps=100
 
 The script is the one of slurm/train_gpt2_zh.sbatch with the site's options in its head. The job requeues itself after a
-preemption or its time limit; `lmbatch status`, `lmbatch logs` and `lmbatch stop` take its run folder.
+preemption or its time limit, and its processes run in the container that the site file names, if it names one.
+`lmbatch status`, `lmbatch logs` and `lmbatch stop` take its run folder.
 """
 
 
@@ -47,8 +51,12 @@ def train(
     config = load_config(TrainConfig, config_path, sets)
     if site.scratch is not None and config.data.cache.dir is None:
         sets = (*sets, f"data.cache.dir={site.scratch}/lmbatch-shards")
-    job = plan_job(Path(config_path), config, asked, sets)
+    contained = site.container.runtime != "none"
+    job = plan_job(Path(config_path), config, asked, sets, Path(site_path) if contained else None)
     if not dry_run:
+        if contained:
+            whole = load_config(TrainConfig, config_path, sets)
+            check_container(site.container, training_work(whole, Path(config_path), os.environ), on_node=False)
         job = submit_job(job)
     print_json(_as_dict(job)) if as_json else click.echo(job.script.rstrip() if dry_run else _in_words(job))
 

@@ -61,14 +61,17 @@ class Mount:
 class ContainerWork:
     """What is to run inside.
 
-    ``folders`` are absolute, and lie under the same paths inside; ``code`` is the folder that holds the host's package
-    ``lmbatch``, used where the site says so. ``gpus`` is that of a node. ``user`` is ``uid:gid`` on the host;
-    ``rootless`` tells whether the runtime's engine runs as an ordinary user. With a ``name`` the caller sees to the
-    container's end (`removing_command`) and holds its standard input; without one a keeper does.
+    ``folders`` are absolute, and lie under the same paths inside; so do those in ``written``, which the work writes to,
+    and the folders of ``caches``, which are the values of the variables that they are named by. ``code`` is the folder
+    that holds the host's package ``lmbatch``, used where the site says so. ``gpus`` is that of a node. ``user`` is
+    ``uid:gid`` on the host; ``rootless`` tells whether the runtime's engine runs as an ordinary user. With a ``name``
+    the caller sees to the container's end (`removing_command`) and holds its standard input; without one a keeper does.
     """
 
     cwd: Path
     folders: tuple[Path, ...] = ()
+    written: tuple[Path, ...] = ()
+    caches: tuple[tuple[str, Path], ...] = ()
     code: Path | None = None
     gpus: int = 0
     user: str = "0:0"
@@ -90,10 +93,11 @@ def mounts_of(site: ContainerSite, work: ContainerWork) -> tuple[Mount, ...]:
     Raises ContainerError for a path that no runtime can be told.
     """
     code = (work.code,) if site.code and work.code else ()
-    for path in (work.cwd, *work.folders, *code):
+    paths = (work.cwd, *work.folders, *work.written, *(path for _, path in work.caches), *code)
+    for path in paths:
         if set(str(path)) & set(":,"):
             raise ContainerError(f"{path}: a path with a colon or a comma cannot be mounted", remedy="rename it")
-    own = [Mount(path, path) for path in outermost((work.cwd, *work.folders, *code))]
+    own = [Mount(path, path) for path in outermost(paths)]
     return (*own, *(_parsed(text) for text in site.mounts))
 
 
@@ -137,7 +141,7 @@ def _parsed(text: str) -> Mount:
 def _given(site: ContainerSite, work: ContainerWork) -> dict[str, str]:
     """Variables with a value of our own; none is secret."""
     code = {"PYTHONPATH": str(work.code)} if site.code and work.code else {}
-    return {"PYTHONNOUSERSITE": "1", **code}
+    return {"PYTHONNOUSERSITE": "1", **code, **{name: str(path) for name, path in work.caches}}
 
 
 def _foreign(site: ContainerSite, work: ContainerWork) -> list[str]:
@@ -147,7 +151,8 @@ def _foreign(site: ContainerSite, work: ContainerWork) -> list[str]:
 def _pyxis(site: ContainerSite, work: ContainerWork) -> list[str]:
     """Options of srun that NVIDIA's plugin adds (pyxis 0.15 or later for --container-env).
 
-    All exported variables pass, but those that the image sets too must be named. enroot's hook adds the GPUs.
+    All exported variables pass, but those that the image sets too must be named. enroot's hook adds the GPUs. Without
+    ``--container-writable`` there may be no place for temporary files; what is written is gone with the job.
     """
     mounts = ",".join(
         f"{mount.source}:{mount.inside}{':ro' if mount.read_only else ''}" for mount in mounts_of(site, work)
@@ -159,7 +164,7 @@ def _pyxis(site: ContainerSite, work: ContainerWork) -> list[str]:
         f"--container-env={','.join(dict.fromkeys((*_SETTINGS, *site.environment)))}",
         "--no-container-mount-home",
         "--no-container-entrypoint",
-        "--container-readonly",
+        "--container-writable",
         *site.options,
         "env",
         *(f"--unset={name}" for name in _foreign(site, work)),
@@ -177,8 +182,8 @@ def _apptainer(site: ContainerSite, work: ContainerWork) -> list[str]:
         for part in ("--bind", f"{mount.source}:{mount.inside}{':ro' if mount.read_only else ''}")
     ]  # fmt: skip
     return [
-        "apptainer", "exec", "--no-home", *(["--nv"] if work.gpus else []), *binds, "--pwd", str(work.cwd),
-        *site.options, str(site.image),
+        "apptainer", "exec", "--no-home", "--writable-tmpfs", *(["--nv"] if work.gpus else []), *binds,
+        "--pwd", str(work.cwd), *site.options, str(site.image),
         "env", *(f"--unset={name}" for name in _foreign(site, work) if name != "LD_LIBRARY_PATH"),
         *(f"{name}={value}" for name, value in _given(site, work).items()),
     ]  # fmt: skip
@@ -220,7 +225,7 @@ def _engine(site: ContainerSite, work: ContainerWork) -> list[str]:
         *(f"--mount=type=bind,source={mount.source},destination={mount.inside}{',readonly' if mount.read_only else ''}"
           for mount in mounts_of(site, work)),
         f"--workdir={work.cwd}",
-        *(f"--env={name}" for name in passed_names(site)),
+        *(f"--env={name}" for name in passed_names(site) if name not in _given(site, work)),
         *(f"--env={name}={value}" for name, value in _given(site, work).items()),
         *site.options, str(site.image),
     ]  # fmt: skip

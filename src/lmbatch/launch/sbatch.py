@@ -10,8 +10,8 @@ How a job ends, and what becomes of it::
     a node fails the pre-flight check         a new job is submitted that keeps away from it, exit 1
     scancel                                   saved, cancelled: it stays ended
 
-Only the batch shell asks for a requeue, and only outside of any container. Whether attempts make progress is for
-training itself to judge, from its ledger (train/session.py): it ends with an error then.
+Only the batch shell asks for a requeue. It stays outside of the container, which needs no commands of Slurm. Whether
+attempts make progress is for training itself to judge, from its ledger (train/session.py): it ends with an error then.
 """
 
 from __future__ import annotations
@@ -35,9 +35,17 @@ if [ -z "${SLURM_GPUS_ON_NODE:-}" ]; then export ACCELERATE_USE_CPU=true; fi
 notice='' step=''
 trap 'notice=", after notice"; [ -z "$step" ] || kill -USR2 "$step"' USR2
 
+# What starts Python on a node: alone, or in the container of the site file. This script stays outside.
+run=("$python") check=() clean=()
+if [ -n "$site" ]; then
+  lines=$("$python" -m lmbatch.launch.contained --site "$site" --config "$config" "$@") || exit 2
+  eval "$lines"
+fi
+
 # Look at every node first. A bad one is named, and a new job keeps away from it (from no more than four of them).
 if [ "${LMBATCH_PREFLIGHT:-yes}" = yes ]; then
-  srun "$python" -m lmbatch.train.preflight --config "$config" "$@"
+  [ ${#check[@]} -eq 0 ] || srun --ntasks-per-node=1 "${check[@]}"
+  srun "${run[@]}" -m lmbatch.train.preflight --config "$config" "$@"
   if [ -z "$notice" ] && ! bad=$("$python" -m lmbatch.train.preflight --config "$config" "$@" --judge); then
     export LMBATCH_EXCLUDED=${LMBATCH_EXCLUDED:+$LMBATCH_EXCLUDED,}$bad
     if [ -n "$bad" ] && [ "$(tr -cd , <<<"$LMBATCH_EXCLUDED" | wc -c)" -lt 4 ]; then
@@ -49,11 +57,14 @@ fi
 
 code=75
 if [ -z "$notice" ]; then
-  srun --label --kill-on-bad-exit=1 "$python" -m lmbatch.train --config "$config" "$@" &
+  srun --label --kill-on-bad-exit=1 "${run[@]}" -m lmbatch.train --config "$config" "$@" &
   step=$!
   wait "$step"; code=$?
   while [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
 fi
+
+# What a killed process leaves of a container: podman and docker keep it outside of the job.
+if [ ${#clean[@]} -gt 0 ] && [ "$code" -ne 0 ] && [ "$code" -ne 75 ]; then srun --ntasks-per-node=1 "${clean[@]}"; fi
 
 # A process that had only begun to start when the notice came has died of it instead of saving.
 echo "job $SLURM_JOB_ID, attempt ${SLURM_RESTART_COUNT:-0}: exit code $code$notice"
@@ -65,9 +76,12 @@ exit "$code"
 """
 
 
-def training_script(site: TrainSite, *, name: str, config: str, python: str = "python") -> str:
+def training_script(
+    site: TrainSite, *, name: str, config: str, python: str = "python", site_file: str | None = None
+) -> str:
     """The script that trains the config file ``config`` at ``site``; its arguments go to training.
 
+    ``site_file`` is asked for the container; without one the script looks into ``LMBATCH_SITE``.
     ``sbatch SCRIPT [--set KEY=VALUE …]``. Everything that differs between attempts comes from ``SLURM_*``.
     """
     head = [
@@ -75,6 +89,7 @@ def training_script(site: TrainSite, *, name: str, config: str, python: str = "p
         f"# Train {config} on several nodes. Goes on by itself after a preemption, its time limit or a dead node.",
         "#",
         "#   sbatch [OPTIONS OF SBATCH] THIS_FILE [--set KEY=VALUE …]",
+        "#   LMBATCH_SITE=configs/sites/SITE.yaml sbatch …       in the container of that site",
         "#",
         *(f"#SBATCH --{option}" for option in _options(site, name)),
         "",
@@ -82,6 +97,9 @@ def training_script(site: TrainSite, *, name: str, config: str, python: str = "p
         "set -u",
         f"python={shlex.quote(python)}",
         f"config={shlex.quote(config)}",
+        "site=${LMBATCH_SITE:-}  # a site file, for its container"
+        if site_file is None
+        else f"site={shlex.quote(site_file)}",
         "",
     ]
     return "\n".join(head) + "\n" + _BODY

@@ -50,16 +50,19 @@ class TrainingJob:
         return None if self.id is None else self.run / "logs" / f"{self.run.name}-{self.id}.log"
 
 
-def plan_job(config_path: Path, config: TrainConfig, site: TrainSite, sets: Sequence[str]) -> TrainingJob:
-    """The job that trains a config at a site. Pure; nothing is written."""
+def plan_job(
+    config_path: Path, config: TrainConfig, site: TrainSite, sets: Sequence[str], site_file: Path | None = None
+) -> TrainingJob:
+    """The job that trains a config at a site. Nothing is written. ``site_file`` is given where it names a container."""
     run = (Path(config.run.dir) / config.run.name).absolute()
     placed = site.model_copy(
         update={"options": {"output": f"{run}/logs/%x-%j.log", "comment": str(run), "chdir": str(Path.cwd()),
                             **site.options}}
     )  # fmt: skip
     script = training_script(
-        placed, name=config.run.name, config=str(config_path.absolute()), python=site.python or sys.executable
-    )
+        placed, name=config.run.name, config=str(config_path.absolute()), python=site.python or sys.executable,
+        site_file=str(site_file.absolute()) if site_file else "",
+    )  # fmt: skip
     return TrainingJob(run, script, tuple(part for item in sets for part in ("--set", item)))
 
 

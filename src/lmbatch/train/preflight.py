@@ -27,14 +27,15 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 
+from lmbatch import __version__
 from lmbatch.config import TrainConfig, load_config
-from lmbatch.errors import EXIT_FAILED, ConfigError, LmbatchError
+from lmbatch.errors import EXIT_FAILED, ConfigError, LaunchError, LmbatchError
 from lmbatch.store import MANIFEST_KEY, open_store
 from lmbatch.train.folder import RunFolder
 from lmbatch.train.records import replace_file
 from lmbatch.train.slurm import node_names, rank_environment
 
-_PACKAGES = ("lmbatch", "torch", "transformers", "accelerate", "numpy")
+_PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 _MIB = 2**20
 _LEAST_SHM, _LEAST_DISK, _LEAST_MEMORY = 64 * _MIB, 1024 * _MIB, 1024 * _MIB
 _MEETING_SECONDS = 60.0
@@ -81,7 +82,11 @@ def look(config: TrainConfig, environ: Mapping[str, str]) -> NodeReport:
         rank=int(environ.get("RANK", "0")),
         clock=time.time(),
         device=_device_name(),
-        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        versions={
+            "python": platform.python_version(),
+            "lmbatch": __version__,  # of the code that runs, which need not be the installed one
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
         problems=tuple(problems),
     )
 
@@ -91,11 +96,11 @@ def judge(reports: Sequence[NodeReport], nodes: Iterable[str]) -> dict[str, list
     wrong: dict[str, list[str]] = {node: ["it said nothing"] for node in nodes}
     for node in {report.node for report in reports}:
         wrong[node] = []
-    usual = Counter(json.dumps(report.versions, sort_keys=True) for report in reports).most_common(1)
+    usual = Counter(_versions(report) for report in reports if report.versions).most_common(1)
     now = median(report.clock for report in reports) if reports else 0.0
     for report in reports:
         found = list(report.problems)
-        if json.dumps(report.versions, sort_keys=True) != usual[0][0]:
+        if report.versions and _versions(report) != usual[0][0]:
             found.append(f"versions differ from the majority's: {_differing(report.versions, json.loads(usual[0][0]))}")
         if abs(report.clock - now) > _CLOCK_SECONDS:
             found.append(f"its clock is {report.clock - now:+.0f} s off")
@@ -104,6 +109,16 @@ def judge(reports: Sequence[NodeReport], nodes: Iterable[str]) -> dict[str, list
     others = any(any(not _is_meeting(problem) for problem in found) for found in wrong.values())
     kept = {node: [p for p in found if not (others and _is_meeting(p))] for node, found in wrong.items()}
     return {node: found for node, found in sorted(kept.items()) if found}
+
+
+def version_gap(reports: Sequence[NodeReport], own: str) -> str | None:
+    """What is to be said if the processes run another lmbatch than this one, which judges them: so may an image."""
+    other = sorted({found for report in reports if (found := report.versions.get("lmbatch", own)) != own})
+    return f"the processes run lmbatch {', '.join(other)}, and the host lmbatch {own}" if other else None
+
+
+def _versions(report: NodeReport) -> str:
+    return json.dumps(report.versions, sort_keys=True)
 
 
 def _is_meeting(problem: str) -> bool:
@@ -251,7 +266,10 @@ def _judge(config: TrainConfig) -> int:
     nodes = os.environ.get("SLURM_JOB_NODELIST")
     if nodes is None:
         raise ConfigError("--judge is for the batch script of a Slurm job", remedy="run it without --judge")
-    wrong = judge(read_reports(folder_of(config, os.environ)), node_names(nodes))
+    reports = read_reports(folder_of(config, os.environ))
+    if (gap := version_gap(reports, __version__)) is not None:  # which no other node would mend
+        raise LaunchError(gap, remedy="build the image again (`make image`), or install the same version on the host")
+    wrong = judge(reports, node_names(nodes))
     for node, problems in wrong.items():
         sys.stderr.write(f"bad node {node}: {'; '.join(problems)}\n")
     sys.stdout.write(",".join(wrong))

@@ -49,11 +49,14 @@ def test_bash_and_python_agree_on_the_port(restarts: str) -> None:
     assert int(done.stdout) == rendezvous_port(environ)
 
 
-# Names the bad nodes in the file beside it, as the judge of the pre-flight check does.
-JUDGE = 'bad=$(cat "$(dirname "$0")/../bad" 2>/dev/null); printf %s "$bad"; [ -z "$bad" ]'
+# Names the bad nodes in the file beside it, as the judge of the pre-flight check does; gives the container's lines.
+JUDGE = """case "$*" in *contained*) cat lines; exit ;; esac
+bad=$(cat bad 2>/dev/null); printf %s "$bad"; [ -z "$bad" ]"""
 
 
-def run_with(tmp_path: Path, srun: str, *, scontrol: str = "", **environ: str) -> tuple[int, str, list[str]]:
+def run_with(
+    tmp_path: Path, srun: str, *, scontrol: str = "", python: str = "", **environ: str
+) -> tuple[int, str, list[str]]:
     """Run the script with stand-ins for Slurm's commands; its exit code, its output, and what was asked of Slurm."""
     bin_folder, requeued = tmp_path / "bin", tmp_path / "requeued"
     bin_folder.mkdir()
@@ -61,7 +64,7 @@ def run_with(tmp_path: Path, srun: str, *, scontrol: str = "", **environ: str) -
         ("srun", srun),
         ("scontrol", f'echo "$@" >> {requeued}\n{scontrol}'),
         ("sbatch", f'echo "sbatch $@" >> {requeued}'),
-        ("python", JUDGE),
+        ("python", python or JUDGE),
     ):
         (bin_folder / name).write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
         (bin_folder / name).chmod(0o755)
@@ -139,5 +142,42 @@ def test_after_four_bad_nodes_no_job_follows(tmp_path: Path) -> None:
 def test_notice_during_the_check_requeues_without_training(tmp_path: Path) -> None:
     step = 'case "$*" in *preflight*) kill -USR2 $PPID; sleep 0.2 ;; *) touch trained ;; esac'
     code, _, asked = run_with(tmp_path, step, LMBATCH_PREFLIGHT="yes")
+    assert (code, asked) == (75, ["requeue 12"])
+    assert not (tmp_path / "trained").exists()
+
+
+CONTAINED = """run=(ch-run 'my image' -- python3) clean=(rm-containers) check=(look-at-node)"""
+
+
+def test_in_the_container_of_a_site(tmp_path: Path) -> None:
+    """The node is looked at from outside, and only what Slurm does not need to talk to runs inside."""
+    (tmp_path / "lines").write_text(CONTAINED, encoding="utf-8")
+    asked = {"LMBATCH_PREFLIGHT": "yes", "LMBATCH_SITE": "site.yaml"}
+    code, output, _ = run_with(tmp_path, 'printf "<%s>" "$@"; echo', **asked)
+    look, preflight, train, _ = output.splitlines()
+    assert code == 0
+    assert look == "<--ntasks-per-node=1><look-at-node>"
+    assert preflight.startswith("<ch-run><my image><--><python3><-m><lmbatch.train.preflight>")
+    assert train.startswith("<--label><--kill-on-bad-exit=1><ch-run><my image><--><python3><-m><lmbatch.train>")
+
+
+@pytest.mark.parametrize(("code", "cleaned"), [(0, False), (75, False), (1, True), (137, True)])
+def test_what_a_step_leaves_is_removed(tmp_path: Path, code: int, cleaned: bool) -> None:
+    (tmp_path / "lines").write_text(CONTAINED, encoding="utf-8")
+    step = f'case "$*" in *rm-containers*) touch cleaned ;; *) exit {code} ;; esac'
+    assert run_with(tmp_path, step, LMBATCH_SITE="site.yaml")[0] == code
+    assert (tmp_path / "cleaned").exists() == cleaned
+
+
+def test_a_container_that_cannot_be_had_ends_the_job(tmp_path: Path) -> None:
+    code, _, asked = run_with(tmp_path, "touch trained", LMBATCH_SITE="site.yaml")  # no lines: the module failed
+    assert (code, asked) == (2, [])
+    assert not (tmp_path / "trained").exists()
+
+
+def test_notice_while_the_container_is_looked_for_requeues(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text(CONTAINED, encoding="utf-8")
+    body = JUDGE.replace("cat lines", "kill -USR2 $PPID; sleep 0.2; cat lines")
+    code, _, asked = run_with(tmp_path, "touch trained", python=body, LMBATCH_SITE="site.yaml")
     assert (code, asked) == (75, ["requeue 12"])
     assert not (tmp_path / "trained").exists()

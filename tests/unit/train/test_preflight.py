@@ -83,3 +83,23 @@ def test_look_then_judge_on_the_command_line(
     folder = folder_of(tiny_config(settings["data"]["store"], tmp_path / "runs"), {"SLURM_JOB_ID": "5"})
     (report,) = read_reports(folder)
     assert report == NodeReport(**{**json.loads((folder / "rank-0.json").read_text()), "problems": ()})
+
+
+def test_a_host_whose_container_cannot_start_is_named_without_a_version() -> None:
+    host = NodeReport("n2", -2, 1e9, "", {}, ("container: ch-run is not there",))
+    assert judge([GOOD, host], ["n1", "n2"]) == {"n2": ["container: ch-run is not there"]}
+
+
+def test_an_image_with_another_lmbatch_excludes_no_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every node would be excluded in turn, and none is to blame."""
+    config = write_config(tmp_path / "c.yaml", tiny_settings("store", tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n1")
+    report = replace(GOOD, versions={**GOOD.versions, "lmbatch": "9.8.7"})
+    preflight.write_report(tmp_path / "tiny" / "preflight" / "12-0", report)
+    assert main(["--config", str(config), "--judge"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"the processes run lmbatch 9.8.7, and the host lmbatch {preflight.__version__}" in told.err
