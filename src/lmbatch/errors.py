@@ -176,7 +176,7 @@ class GenerationError(LmbatchError):
 
 
 class QueueFullError(GenerationError):
-    """A request was refused because too many wait already, or because the service is stopping (``closing``)."""
+    """Too many wait already, or the service is stopping (``closing``)."""
 
     def __init__(self, message: str, *, closing: bool = False) -> None:
         super().__init__(message, remedy=None if closing else "try again in a moment")

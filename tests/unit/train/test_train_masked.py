@@ -21,7 +21,7 @@ from transformers import (
 from lmbatch.cli import cli
 from lmbatch.config import fingerprint
 from lmbatch.errors import ConfigError, TokenizerError, UsageError
-from lmbatch.infer import MaskFiller, TextGenerator, export_model
+from lmbatch.infer import MaskFiller, TextGenerator, export_model, load_for_generation
 from lmbatch.loader import Batch, MaskedBatch, Purpose, Step, open_train_data
 from lmbatch.loader.batches import IGNORED
 from lmbatch.model import build_model
@@ -254,9 +254,11 @@ def test_prompts_that_cannot_be_filled_are_refused(exported):
         filler.fill(["<mask>" + " the king" * 30])
 
 
-def test_each_kind_of_model_is_refused_where_the_other_belongs(exported, tmp_path, straight):
+def test_each_kind_of_model_is_refused_where_the_other_belongs(exported, masked_run, tmp_path, straight):
     with pytest.raises(UsageError, match=r"masked language model[^\n]*\n.*lmbatch fill-mask"):
         TextGenerator.from_folder(exported)
+    with pytest.raises(UsageError, match=r"masked language model[^\n]*\n.*lmbatch fill-mask"):
+        load_for_generation(masked_run.run_dir)
     causal = export_model(straight.run_dir, tmp_path / "causal")
     with pytest.raises(UsageError, match=r"causal language model[^\n]*\n.*lmbatch generate"):
         MaskFiller.from_folder(causal)

@@ -153,10 +153,10 @@ class GenerationQueue:
             await asyncio.sleep(0.02)
         return not (self.waiting or self.running)
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool = True) -> None:
         """End the thread; requests that are left get a GenerationError."""
         self._line.stop()
-        if self._worker.ident is not None:
+        if wait and self._worker.ident is not None:
             self._worker.join()
 
     def __enter__(self) -> Self:

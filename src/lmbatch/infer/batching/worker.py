@@ -16,7 +16,7 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from lmbatch.errors import GenerationError
+from lmbatch.errors import GenerationError, QueueFullError
 from lmbatch.infer.batching.decode import DecodingBatch
 from lmbatch.infer.batching.job import Job
 from lmbatch.infer.batching.line import WaitingLine
@@ -63,7 +63,7 @@ class Worker(threading.Thread):
         finally:
             self._line.stop()
             left = [*self.jobs, *self._line.drop(all_of_them=True)]
-            self._fail(left, GenerationError("the service stopped before the text was ready"))
+            self._fail(left, _stopped())
             self._running = []
 
     def _has_work(self) -> bool:
@@ -133,7 +133,7 @@ class Worker(threading.Thread):
         completions = self._generator.complete(prompts, request.settings, stop_when=stop_when)
         self._stats.read(len(job.window.ids), sum(completion.tokens for completion in completions))
         if self._line.stops and not job.gone:
-            raise GenerationError("the service stopped before the text was ready")
+            raise _stopped()
         if not job.gone:
             job.end(completions)
 
@@ -144,3 +144,7 @@ class Worker(threading.Thread):
             if not job.gone:
                 job.fail(own)
         self._stats.count(jobs)
+
+
+def _stopped() -> QueueFullError:
+    return QueueFullError("the service stopped before the text was ready", closing=True)

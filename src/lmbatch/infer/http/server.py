@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 KEY_VARIABLE = "LMBATCH_API_KEY"
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _TCP_BACKLOG = 128
+_AFTER_GRACE = 10  # seconds for the answers themselves to leave
 
 
 def serve(generator: TextGenerator, config: ServeConfig, *, name: str, api_key: str | None = None) -> None:
@@ -40,7 +42,7 @@ def serve(generator: TextGenerator, config: ServeConfig, *, name: str, api_key: 
     generator.generate(["。"], GenerateConfig(max_new_tokens=1, temperature=0))  # what is lazy is made now
     with GenerationQueue(generator, QueueLimits(rows=config.rows, waiting=config.waiting)) as queue:
         service = Service(queue, config, config.name or name, int(time.time()), HttpMetrics())
-        server = StoppingServer(_uvicorn(config, create_app(service, api_key=api_key)), queue)
+        server = StoppingServer(_uvicorn(config, create_app(service, api_key=api_key)), queue, grace=config.grace)
         try:
             server.run()
         except SystemExit as error:  # uvicorn has logged why
@@ -70,11 +72,12 @@ def read_api_key(path: Path | None) -> str | None:
 
 
 class StoppingServer(uvicorn.Server):
-    """On a signal: no new requests, the running ones end, exit code 0. A second one does not wait for them."""
+    """On a signal: no new requests, the running ones end within the grace, exit code 0. A second one does not wait."""
 
-    def __init__(self, config: uvicorn.Config, queue: GenerationQueue) -> None:
+    def __init__(self, config: uvicorn.Config, queue: GenerationQueue, *, grace: float) -> None:
         super().__init__(config)
         self._queue = queue
+        self._grace = grace
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """uvicorn's own would send the process the signal again in the end, and the exit code would be the signal's."""
@@ -91,6 +94,20 @@ class StoppingServer(uvicorn.Server):
                 host, port = listening.getsockname()[:2]
                 log.info("ready: http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
+    async def shutdown(self, sockets: Any = None) -> None:
+        """What is not ready when the grace is over is answered with an error, not with a torn connection."""
+        ending = asyncio.ensure_future(self._end())
+        await super().shutdown(sockets)
+        if self.force_exit:
+            ending.cancel()
+        else:
+            await ending
+
+    async def _end(self) -> None:
+        if not await self._queue.drain(self._grace):
+            log.warning("%d requests were cut short", self._queue.waiting + self._queue.running)
+        self._queue.stop(wait=False)
+
 
 def _uvicorn(config: ServeConfig, app: Any) -> uvicorn.Config:
     return uvicorn.Config(
@@ -103,5 +120,5 @@ def _uvicorn(config: ServeConfig, app: Any) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=config.max_connections,
         backlog=_TCP_BACKLOG,
-        timeout_graceful_shutdown=math.ceil(config.grace),
+        timeout_graceful_shutdown=math.ceil(config.grace) + _AFTER_GRACE,
     )
