@@ -83,7 +83,7 @@ class RecipeRun:
     def _no_tokenizer(self) -> tuple[str, str] | None:
         """Only one that is neither trained here nor fetched can be missing."""
         path = self._corpus.tokenizer.path
-        if self._recipe.tokenizer or self._recipe.published or Path(path).is_dir():
+        if self._recipe.trained_tokenizer(self._size) or self._recipe.published or Path(path).is_dir():
             return None
         return f"the tokenizer {path}", self._recipe.obtain_weights or f"Put a Hugging Face tokenizer into {path}."
 
@@ -118,9 +118,10 @@ class RecipeRun:
         recipe = self._recipe
         if recipe.published:
             say(lmbatch("tokenizer", "fetch", recipe.published))
-        if recipe.tokenizer:
+        trained = recipe.trained_tokenizer(self._size)
+        if trained:
             say(lmbatch("tokenizer", "train", "--config", str(recipe.config("tokenizers", self._size)), *self._raw))
-        if not (recipe.published or recipe.tokenizer):
+        if not (recipe.published or trained):
             say(self._corpus.tokenizer.path)
 
     def _training(self) -> None:

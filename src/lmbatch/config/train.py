@@ -142,6 +142,7 @@ class SaveConfig(Section):
     """Checkpoints."""
 
     every: int = Field(500, gt=0, description="Steps between two checkpoints.")
+    every_epoch: bool = Field(False, description="Also one whenever a pass over the training split is complete.")
     keep: int = Field(2, ge=2, description="Newest valid checkpoints kept; never fewer than two.")
     store: str | None = Field(None, description="Object store that committed checkpoints are copied to as well.")
 

@@ -116,6 +116,11 @@ class BatchLoader:
         self._thread = threading.Thread(target=self._run, name="lmbatch-loader", daemon=True)
         self._thread.start()
 
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples of one pass over the split."""
+        return self._order.samples_per_epoch
+
     def __iter__(self) -> Iterator[Step]:
         return self
 

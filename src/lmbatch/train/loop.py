@@ -32,6 +32,11 @@ def due(every: int, step: int, total: int) -> bool:
     return step == total or (every > 0 and step > 0 and step % every == 0)
 
 
+def completes_epoch(step: int, batch_size: int, samples_per_epoch: int) -> bool:
+    """Is the last sample of a pass over the training split in the batch of step ``step`` (1 is the first)?"""
+    return step * batch_size // samples_per_epoch > (step - 1) * batch_size // samples_per_epoch
+
+
 def finite(value: float) -> float | None:
     """The number as JSON can hold it."""
     return value if math.isfinite(value) else None
@@ -151,12 +156,16 @@ class Loop:
         A checkpoint waits until an update was applied again: of several left out, the weights may be the reason.
         """
         step = self.position.step
-        self.owed |= step > 0 and due(self.config.save.every, step, self.total)
+        self.owed |= step > 0 and (due(self.config.save.every, step, self.total) or self._completes_epoch(step))
         if self.owed and (step == self.total or not self.sentry.in_doubt):
             self._save()
             self.owed = False
         self._evaluate(step, self.config.evaluate)
         self._sample(step, self.config.samples)
+
+    def _completes_epoch(self, step: int) -> bool:
+        size = self.config.batch.size
+        return self.config.save.every_epoch and completes_epoch(step, size, self.loader.samples_per_epoch)
 
     def _save(self) -> None:
         """Save, unless nothing new was done since the last checkpoint."""
