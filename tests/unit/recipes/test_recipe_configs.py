@@ -17,7 +17,7 @@ from lmbatch.config.load import build, read_layers
 from lmbatch.errors import UsageError
 from lmbatch.model import MaskedIds, build_model, parameter_counts
 from lmbatch.train.attempts import AttemptLog
-from lmbatch.train.schedule import lr_at
+from lmbatch.train.schedule import lr_at, total_steps
 from support.scripts import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -38,6 +38,7 @@ class Expected:
     length: int
     decay: float
     also: dict[str, object] = field(default_factory=dict)  # other keys of the training config
+    shape: dict[str, int] = field(default_factory=dict)  # of a model whose folder decides
 
 
 EXPECTED = {
@@ -52,6 +53,15 @@ EXPECTED = {
     "s2": Expected(
         vocabulary=151_646, parameters=123_277_824, batch=24 * 12, lr=5e-4, schedule="cosine", warmup=1000, length=512,
         decay=0.1, also={"epochs": 2, "precision": "bf16", "save.every": 5000, "save.keep": 10},
+    ),
+    "s3": Expected(
+        vocabulary=50_005, parameters=124_246_272, batch=32, lr=1.5e-4, schedule="linear", warmup=2000, length=1024,
+        decay=0.01, also={"precision": "fp16", "save.every_epoch": True, "tensorboard": True},
+    ),
+    "s4": Expected(
+        vocabulary=46_145, parameters=349_565_952, batch=16 * 4, lr=5e-5, schedule="linear", warmup=0, length=384,
+        decay=0.0, also={"epochs": 1, "log_every": 10, "model.base": "data/models/bloom_389m_zh"},
+        shape={"hidden_size": 1024, "n_layer": 24, "n_head": 16},
     ),
 }  # fmt: skip
 CHECKED = sorted(set(EXPECTED) & set(RECIPES))
@@ -80,7 +90,8 @@ def size_of(model: ModelConfig, vocabulary: int, length: int, *, masked: bool = 
 def test_the_full_model_has_the_published_size(name: str) -> None:
     config, expected = train_config(name), EXPECTED[name]
     masked = config.objective is not None
-    assert size_of(config.model, expected.vocabulary, expected.length, masked=masked) == expected.parameters
+    model = config.model.model_copy(update={"config": config.model.config | expected.shape})
+    assert size_of(model, expected.vocabulary, expected.length, masked=masked) == expected.parameters
 
 
 def test_wikillm_with_a_key_value_head_for_each_head_is_the_larger_one() -> None:
@@ -133,6 +144,40 @@ def test_wikillm_logs_its_prompts_to_swanlab_and_tests_on_a_tenth() -> None:
     assert (corpus.split.validation_fraction, corpus.split.salt) == (0.1, "2333")
 
 
+def test_word_gpt2_has_the_published_shape_and_vocabulary() -> None:
+    model = train_config("s3").model
+    assert {key: model.config[key] for key in ("initializer_range", "layer_norm_epsilon")} == {
+        "initializer_range": 0.02, "layer_norm_epsilon": 1e-5,
+    }  # fmt: skip
+    tokenizer = load_config(TokenizerConfig, RECIPES["s3"].config("tokenizers", "full"))
+    assert tokenizer.vocab_size == 50_000 + len(tokenizer.special_tokens)
+    assert tokenizer.special_tokens == ("[SEP]", "[CLS]", "[MASK]", "[PAD]", "[UNK]")
+    corpus = load_config(PreprocessConfig, RECIPES["s3"].config("corpora", "full"))
+    assert corpus.cleaning.min_characters == 128
+
+
+def test_ten_thousand_texts_make_the_published_156_steps() -> None:
+    """One example a text, as the walk-through truncates them; packed, it is the tokens that count."""
+    config = train_config("s4")
+    corpus = load_config(PreprocessConfig, RECIPES["s4"].config("corpora", "full"))
+    assert corpus.corpus.max_records == 10_000
+    assert total_steps(config, corpus.corpus.max_records) == 156
+    assert corpus.chunking is None
+    assert RECIPES["s4"].seed_way.length == config.data.sequence_length == 384
+    assert RECIPES["s4"].prompts[0] == config.samples.prompts[0] == "下面是一则娱乐新闻，"
+
+
+def test_what_is_continued_at_size_small_is_made_before() -> None:
+    """The stand-in comes from the same shards, and its table is padded as BLOOM's is."""
+    train, export = RECIPES["s4"].before_small
+    small = load_config(TrainConfig, RECIPES["s4"].config("train", "small"))
+    base = load_config(TrainConfig, train[-1])
+    assert small.model.base == export[-1]
+    assert base.data.store == small.data.store
+    tokenizer = load_config(TokenizerConfig, RECIPES["s4"].config("tokenizers", "small"))
+    assert base.model.config["vocab_size"] > tokenizer.vocab_size
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_configs_of_a_recipe_fit_together(name: str, size) -> None:
@@ -141,7 +186,7 @@ def test_the_configs_of_a_recipe_fit_together(name: str, size) -> None:
     train = load_config(TrainConfig, recipe.config("train", size))
     assert train.data.store == f"data/shards/{corpus.corpus.name}"
     assert train.run.name == recipe.config("train", size).stem
-    if recipe.tokenizer:
+    if recipe.trained_tokenizer(size):
         tokenizer = load_config(TokenizerConfig, recipe.config("tokenizers", size))
         assert tokenizer.out == corpus.tokenizer.path
     if recipe.published and not recipe.tokenizer:
