@@ -93,7 +93,7 @@ def test_every_token_is_written_or_thrown_away_by_name(base, mode):
     manifest = opened(base, mode)[1]
     tokens = manifest.ledger.tokens
     assert tokens is not None
-    if mode != "lines":  # a line end is a token of its own, which no line has
+    if "lines" not in mode:  # a line end is a token of its own, which no line has
         assert tokens.encoded == sum(len(plain_ids(base, text)) for text in TEXTS)
     written = sum(shard.tokens for shard in manifest.shards)
     assert tokens.encoded + tokens.eod - tokens.lost == written == sum(map(len, expected(base, mode)))
