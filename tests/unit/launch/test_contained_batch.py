@@ -31,8 +31,8 @@ HELD = """
 import signal, sys, time
 from lmbatch.launch.lifeline import hold_lifeline
 hold_lifeline(seconds=0.5)
-print("up", flush=True)
 try:
+    print("up", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     if "deaf" in sys.argv:
