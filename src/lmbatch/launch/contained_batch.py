@@ -16,18 +16,19 @@ import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-import lmbatch
 from lmbatch.config import ContainerSite
 from lmbatch.errors import TaskError
 from lmbatch.launch.backend import TaskBatch, TaskFailure, die_with_parent
 from lmbatch.launch.batch_file import read_answer, write_batch
+from lmbatch.launch.contained import work_here
 from lmbatch.launch.container import ContainerWork, container_prefix, removing_command
+from lmbatch.launch.image_check import check_mounts
 from lmbatch.launch.lifeline import NOT_OURS
 from lmbatch.store import local_folder
 
@@ -63,7 +64,7 @@ class ContainedBatch:
             # Its folder lies in that of this process, which is the one that a sweep of the spool looks for.
             write_batch(request, replace(self.batch, spool=str(spool)))
             answer.unlink(missing_ok=True)  # of an attempt before this one
-            code = self._run(work_of(self.batch, (folder, spool), f"lmbatch-{job}"), request, answer)
+            code = self._run(folder.parent, f"lmbatch-{job}", request, answer)
         finally:
             self.batch.clear_spool()
         failures = read_answer(answer)
@@ -77,7 +78,9 @@ class ContainedBatch:
 
         return DelayedSubmission(self)
 
-    def _run(self, work: ContainerWork, request: Path, answer: Path) -> int:
+    def _run(self, jobs: Path, name: str, request: Path, answer: Path) -> int:
+        work = work_of(self.batch.store, self.batch.raw, jobs, Path(self.batch.spool), name)
+        check_mounts(self.container, work)  # again, as this is another machine than that of the driver
         command = task_command(self.container, work, request, answer, self.cpus)
         remove = removing_command(self.container, work)
         if not remove:
@@ -112,17 +115,28 @@ def task_command(site: ContainerSite, work: ContainerWork, request: Path, answer
     ]  # fmt: skip
 
 
-def work_of(batch: TaskBatch, folders: Sequence[Path], name: str) -> ContainerWork:
-    """What the container of a batch gets of this node: its store and input, if they are folders, and ``folders``."""
-    stores = (local_folder(uri) for uri in (batch.store, batch.raw) if uri)
-    return ContainerWork(
-        cwd=Path.cwd(),
-        folders=(*folders, *(folder for folder in stores if folder is not None)),
-        code=Path(lmbatch.__file__).parents[1],
-        user=f"{os.getuid()}:{os.getgid()}",
-        rootless=os.getuid() != 0,
-        name=name,
-    )
+def work_of(store: str, raw: str | None, jobs: Path, spool: Path | None, name: str | None = None) -> ContainerWork:
+    """What tasks need inside: their store and input, if those are folders, the jobs' files, and the spool.
+
+    The folders of a run, not of a process: each is a place in the image that Charliecloud must find there.
+    """
+    output, inputs = (local_folder(uri) if uri else None for uri in (store, raw))
+    written = [folder for folder in (jobs, spool, output) if folder is not None]
+    profile = credential_folders(os.environ) if any(uri and uri.startswith("s3://") for uri in (store, raw)) else ()
+    read = [folder for folder in (inputs, *profile) if folder is not None]
+    return replace(work_here(read, written, os.environ), name=name)
+
+
+def credential_folders(environ: MutableMapping[str, str]) -> list[Path]:
+    """Where the AWS profile lies, if it is used. From then on variables name its files: inside, HOME is another."""
+    if environ.get("AWS_ACCESS_KEY_ID"):
+        return []
+    home = Path(environ.get("HOME") or Path.home()) / ".aws"
+    usual = {"AWS_CONFIG_FILE": home / "config", "AWS_SHARED_CREDENTIALS_FILE": home / "credentials"}
+    found = {variable: Path(environ.get(variable) or path) for variable, path in usual.items()}
+    there = {variable: path.absolute() for variable, path in found.items() if path.is_file()}
+    environ.update({variable: str(path) for variable, path in there.items()})
+    return [path.parent for path in there.values()]
 
 
 def run_on_a_lifeline(command: Sequence[str]) -> int:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from lmbatch.config import ContainerSite, PreprocessConfig, SiteConfig, SlurmSite
 from lmbatch.launch.backend import Backend
+from lmbatch.launch.contained_batch import work_of
+from lmbatch.launch.image_check import check_container
 from lmbatch.launch.local import LocalBackend
 from lmbatch.launch.slurm import SlurmBackend
 
@@ -30,6 +32,13 @@ class Place:
         if self.executor == "slurm":
             return SlurmBackend(folder, self.slurm, container=self.container)
         return LocalBackend(folder, self.workers, self.container)
+
+    def check(self, store: str, raw: str, jobs: Path, spool: Path) -> None:
+        """Asked before anything is queued: raises ContainerError if the tasks cannot run in the container."""
+        if self.container is not None:
+            here = self.executor == "local"
+            work = work_of(store, raw, jobs, spool if here else None)
+            check_container(self.container, work, on_node=here)
 
 
 def at_site(config: PreprocessConfig, site: SiteConfig) -> PreprocessConfig:

@@ -80,19 +80,22 @@ def run_preprocess(
 
     ``backend`` makes the place to run from a folder for logs; with a ``place`` the store gets an estimate of what the
     run will cost there, and what became of it. Raises what planning and merging raise, and TaskError
-    with the reason of each task that failed for good (after all others were done).
+    with the reason of each task that failed for good (after all others were done); with a place whose container cannot
+    do the work, ContainerError before anything is stored or queued.
     """
     clock = time.monotonic()
     plan, tokenizer = make_plan(config)
     store = open_target(config)
+    jobs, spool = (Path(config.jobs) / config.corpus.name).absolute(), spool_of(config, plan)
+    if place is not None:
+        place.check(store.uri, plan.raw, jobs, spool)
     check_publish_once(store)
     store = open_target(config, config.patience)  # one that has answered is waited for; a wrong address is told at once
     plan = store_plan(store, plan, tokenizer)
     # The stored copy is what the workers use: a damaged one must show before they start.
-    spool = spool_of(config, plan)
     load_tokenizer_of(store, plan, spool / f"{socket.gethostname()}-{os.getpid()}" / "tokenizer")
     try:
-        at = backend(Path(config.jobs) / config.corpus.name)
+        at = backend(jobs)
         runs = [_Run(store, plan, stage, at, spool, on_progress) for stage in stages_of(plan)]
         keeper = Keeper(store, plan, place, tokenizer, clock) if place is not None else None
         for run in runs:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -15,13 +15,23 @@ import pytest
 from click.testing import CliRunner
 
 from lmbatch.cli.task import command
-from lmbatch.config import ContainerSite, PreprocessConfig
-from lmbatch.errors import EXIT_REQUEUE, TaskError, UsageError
+from lmbatch.config import ContainerSite, PreprocessConfig, SiteConfig
+from lmbatch.errors import EXIT_REQUEUE, ContainerError, TaskError, UsageError
+from lmbatch.launch import place_of, run_preprocess
 from lmbatch.launch.backend import TaskBatch, TaskFailure
 from lmbatch.launch.batch_file import read_answer, read_batch, write_answer, write_batch
-from lmbatch.launch.contained_batch import ContainedBatch, contained, end_like, run_on_a_lifeline, task_command, work_of
+from lmbatch.launch.contained_batch import (
+    ContainedBatch,
+    contained,
+    credential_folders,
+    end_like,
+    run_on_a_lifeline,
+    task_command,
+    work_of,
+)
 from lmbatch.launch.container import ContainerWork
 from lmbatch.preprocess import load_plan, merge
+from lmbatch.store import open_store
 from support.drive import in_child, prepare, preprocess_here
 from support.wudao import config_for, write_files, write_tokenizer
 
@@ -105,12 +115,42 @@ def test_the_others_become_the_process(runtime: str) -> None:
     assert command_of(runtime)[-9:] == ["python", *TOLD]
 
 
-def test_a_task_gets_its_store_and_its_input_if_they_are_folders(tmp_path: Path) -> None:
-    batch = TaskBatch(f"file://{tmp_path}/out", ("t",), "/spool", raw=f"{tmp_path}/原始")
-    work = work_of(batch, (Path("/jobs"), Path("/spool/node-1")), "lmbatch-7_1")
-    assert work.folders == (Path("/jobs"), Path("/spool/node-1"), tmp_path / "out", tmp_path / "原始")
-    remote = work_of(replace(batch, store="s3://bucket/out"), (Path("/jobs"),), "n")
-    assert remote.folders == (Path("/jobs"), tmp_path / "原始")
+def test_tasks_get_their_store_and_input_if_they_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    jobs, spool = tmp_path / "jobs", tmp_path / "spool"
+    work = work_of(f"file://{tmp_path}/out", f"{tmp_path}/原始", jobs, spool, "n")
+    assert (work.folders, work.written) == ((tmp_path / "原始",), (jobs, spool, tmp_path / "out"))
+    assert work_of("s3://bucket/out", "s3://bucket/raw", jobs, None).written == (jobs,)
+    assert work_of("s3://bucket/out", "s3://bucket/raw", jobs, None).folders == ()
+
+
+def test_a_profile_is_found_inside_although_home_is_another(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "AWS_PROFILE": "hpc"}
+    assert credential_folders(environ) == []
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text("[hpc]\n", encoding="utf-8")
+    assert credential_folders(environ) == [tmp_path / ".aws"]
+    assert environ["AWS_SHARED_CREDENTIALS_FILE"] == str(tmp_path / ".aws" / "credentials")
+    assert "AWS_CONFIG_FILE" not in environ
+
+
+def test_a_profile_is_there_only_where_s3_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text("[default]\n", encoding="utf-8")
+    assert work_of("/out", "/raw", tmp_path, None).folders == (Path("/raw"),)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / ".aws" / "config"))  # so that it is undone
+    assert tmp_path / ".aws" in work_of("s3://bucket/out", "/raw", tmp_path, None).folders
+
+
+def test_nothing_is_stored_where_the_container_cannot_run(config: PreprocessConfig, tmp_path: Path) -> None:
+    image = {"runtime": "charliecloud", "image": str(tmp_path / "missing")}
+    place = place_of(SiteConfig.model_validate({"name": "x", "container": image}))
+    with pytest.raises(ContainerError):
+        run_preprocess(config, place.backend, place=place)
+    assert not list(open_store(config.store or "").list())
 
 
 # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────────
