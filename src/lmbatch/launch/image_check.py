@@ -184,14 +184,14 @@ def _of_sif(image: str) -> ImageFacts:
 
 
 def _of_engine(site: ContainerSite) -> ImageFacts:
-    done = _run(site.runtime, "image", "inspect", "--format", "{{json .}}", str(site.image))
+    done = _run(site.runtime, "image", "inspect", str(site.image))
     if done.returncode:
         words = done.stderr.strip().splitlines() or ["no reason given"]
         raise ContainerError(
             f"{site.image}: {site.runtime} knows no such image on {platform.node()} ({words[-1]})",
             remedy=_HOW_TO_BUILD[site.runtime],
         )
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)[0]
     version = (found.get("Config", {}).get("Labels") or {}).get(_LABEL)
     return ImageFacts(version or _told_by_image(site), _known(found.get("Architecture")))
 

@@ -118,7 +118,7 @@ def test_an_image_with_another_version(folder: Path, work: ContainerWork, progra
 
 def inspected(version: str | None, architecture: str) -> str:
     labels = {"org.opencontainers.image.version": version} if version else None
-    return json.dumps({"Architecture": architecture, "Config": {"Labels": labels}})
+    return json.dumps([{"Architecture": architecture, "Config": {"Labels": labels}}])
 
 
 def test_what_an_engine_says_of_its_image(programs) -> None:
