@@ -18,6 +18,7 @@ _FILES = (
     "etc/machine-id",
 )  # ch-run mounts the node's over them
 
+_FACTS = "ch/metadata.json"
 _CACHES = "/var/cache/lmbatch"
 
 
@@ -28,13 +29,15 @@ class Image:
     environment: Mapping[str, str]
     labels: Mapping[str, str]
     workdir: str
+    identity: str = ""
 
     @classmethod
     def parse(cls, inspected: str) -> Self:
         """From `podman image inspect` or `docker image inspect`."""
-        config = json.loads(inspected)[0]["Config"]
+        facts = json.loads(inspected)[0]
+        config = facts["Config"]
         environment = dict(each.split("=", 1) for each in config.get("Env") or ())
-        return cls(environment, config.get("Labels") or {}, config.get("WorkingDir") or "/")
+        return cls(environment, config.get("Labels") or {}, config.get("WorkingDir") or "/", facts["Id"])
 
 
 def complete(folder: Path, image: Image) -> None:
@@ -46,8 +49,16 @@ def complete(folder: Path, image: Image) -> None:
             (folder / name).unlink(missing_ok=True)
             (folder / name).touch()
     (folder / "ch" / "environment").write_text(render_environment(image.environment), encoding="utf-8")
-    facts = {"cwd": image.workdir, "env": dict(image.environment), "labels": dict(image.labels)}
-    (folder / "ch" / "metadata.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+    facts = {"cwd": image.workdir, "env": dict(image.environment), "labels": dict(image.labels), "id": image.identity}
+    (folder / _FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def is_of(folder: Path, image: Image) -> bool:
+    """Whether the folder was made of this very image, and completely."""
+    try:
+        return bool(json.loads((folder / _FACTS).read_bytes())["id"] == image.identity)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def render_environment(environment: Mapping[str, str]) -> str:

@@ -48,7 +48,9 @@ def tag_of(target: str) -> str:
     return f"localhost/lmbatch:{target}"
 
 
-def build_image(shop: Shop, target: str, base: str | None, arguments: Mapping[str, str]) -> str:
+def build_image(
+    shop: Shop, target: str, base: str | None, arguments: Mapping[str, str], *, tag: str | None = None
+) -> str:
     """Build one target with the tree as it is now; its tag."""
     base = base or default_base(shop)
     borrowed = borrow(os.environ, Path.home())
@@ -58,7 +60,7 @@ def build_image(shop: Shop, target: str, base: str | None, arguments: Mapping[st
         pip_conf.write_text(borrowed.pip_conf, encoding="utf-8")
         build = Build(
             target=target,
-            tag=tag_of(target),
+            tag=tag or tag_of(target),
             dockerfile=DOCKER / "Dockerfile",
             context=ROOT,
             arguments={"BASE_IMAGE": base, "VERSION": version(), "REVISION": revision(), **arguments},
@@ -98,12 +100,14 @@ def revision() -> str:
     return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 
-def write_folder(shop: Shop, target: str, output: Path) -> Path:
-    """The image's files as a folder for Charliecloud; takes the place of an older one when it is complete."""
-    image = charliecloud.Image.parse(shop.ask("image", "inspect", tag_of(target)))
+def write_folder(shop: Shop, tag: str, output: Path) -> Path:
+    """The image's files as a folder for Charliecloud, which takes the place of an older one when it is complete."""
+    image = charliecloud.Image.parse(shop.ask("image", "inspect", tag))
+    if charliecloud.is_of(output, image):
+        return output
     output.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    container = shop.ask("create", tag_of(target))
+    container = shop.ask("create", tag)
     export, remove = export_commands(shop.engine, container)
     try:
         with subprocess.Popen(export, env=dict(shop.environment), stdout=subprocess.PIPE) as source:
@@ -128,19 +132,19 @@ def replace_folder(new: Path, old: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_sif(shop: Shop, target: str, output: Path) -> Path:
+def write_sif(shop: Shop, tag: str, output: Path) -> Path:
     """A file for Apptainer."""
     require("apptainer")
     with scratch_folder() as folder:
-        for command in sif_commands(shop.engine, tag_of(target), DOCKER / "lmbatch.def", folder / "image.tar", output):
+        for command in sif_commands(shop.engine, tag, DOCKER / "lmbatch.def", folder / "image.tar", output):
             shop.run(command)
     return output
 
 
-def write_sqsh(shop: Shop, target: str, output: Path) -> Path:
+def write_sqsh(shop: Shop, tag: str, output: Path) -> Path:
     """A file for enroot and pyxis."""
     require("enroot")
-    shop.run(sqsh_command(shop.engine, tag_of(target), output))
+    shop.run(sqsh_command(shop.engine, tag, output))
     return output
 
 
@@ -189,7 +193,7 @@ def act(shop: Shop, arguments: argparse.Namespace) -> int:
             "sqsh": (".sqsh", write_sqsh),
         }[arguments.action]
         output = arguments.output or ROOT / "data" / "images" / f"lmbatch-{target}{suffix}"
-        say(f"{write(shop, target, output.absolute())} is there")
+        say(f"{write(shop, tag_of(target), output.absolute())} is there")
     return 0
 
 

@@ -90,10 +90,16 @@ def test_the_files_are_written_once_and_the_users_own_win(tmp_path: Path) -> Non
 
 def test_a_folder_for_charliecloud(tmp_path: Path) -> None:
     environment = ["PATH=/opt/lmbatch/bin:/bin", "A=b=c", "HOME=/var/cache/lmbatch"]
-    inspected = json.dumps([{"Config": {"Env": environment, "WorkingDir": "/work", "Labels": {"v": "1"}}}])
+    inspected = json.dumps(
+        [{"Id": "c0ffee", "Config": {"Env": environment, "WorkingDir": "/work", "Labels": {"v": "1"}}}]
+    )
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/resolv.conf").symlink_to("/nowhere/at/all")
-    charliecloud.complete(tmp_path, charliecloud.Image.parse(inspected))
+    image = charliecloud.Image.parse(inspected)
+    assert not charliecloud.is_of(tmp_path, image)
+    charliecloud.complete(tmp_path, image)
+    assert charliecloud.is_of(tmp_path, image)
+    assert not charliecloud.is_of(tmp_path, replace(image, identity="other"))
     assert (tmp_path / "ch/environment").read_text(encoding="utf-8") == "PATH=/opt/lmbatch/bin:/bin\nA=b=c\n"
     assert all((tmp_path / f"mnt/{number}").is_dir() for number in range(10))
     assert (tmp_path / "etc/resolv.conf").is_file()
