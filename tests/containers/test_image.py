@@ -10,7 +10,7 @@ import socket
 import tarfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +100,11 @@ def test_whoever_runs_it_has_writable_caches(image: TestImage) -> None:
 
 
 def test_signals_and_exit_codes_reach_the_process(preprocess_image: TestImage) -> None:
-    script = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); print('up', flush=True); signal.pause()"
-    name = f"signals-{os.getpid()}"
-    preprocess_image.run("python", "-c", script, options=("--detach", "--name", name))
-    for _ in range(100):
-        if "up" in preprocess_image.podman("logs", name, check=False).stdout:
-            break
-        time.sleep(0.1)
-    preprocess_image.podman("kill", "--signal", "TERM", name)
-    assert preprocess_image.podman("wait", name, check=False).stdout.strip() in ("75", "")
+    script = "from signal import *; signal(SIGTERM, lambda *_: exit(75)); print('up', flush=True); pause()"
+    with preprocess_image.started("python", "-c", script) as name:
+        wait_until(lambda: "up" in preprocess_image.podman("logs", name).stdout)
+        preprocess_image.podman("kill", "--signal", "TERM", name)
+        assert preprocess_image.podman("wait", name).stdout.strip() == "75"
 
 
 def test_there_is_no_torch_where_none_is_needed(preprocess_image: TestImage) -> None:
@@ -143,11 +139,15 @@ def test_nothing_of_the_builder_stays_in_a_layer(preprocess_image: TestImage, tm
     private = [re.escape(line.partition("=")[2].strip()) for line in borrowed.pip_conf.splitlines() if "url" in line]
     pattern = re.compile("|".join(filter(None, private)).encode() or rb"no index at all")
     known = re.compile(rb"AWS_SECRET_ACCESS_KEY=|-----BEGIN (RSA |EC |OPENSSH )?PRIVATE KEY-----\n[A-Za-z0-9+/]{40}")
+    folders = tuple(f"{str(path).lstrip('/')}/" for path in borrowed.folders)
     own_bundle = 0
     for layer, member, content in layers(preprocess_image, tmp_path):
         name = member.name
         assert not name.endswith(("pip.conf", ".netrc", ".pypirc", "credentials")), (layer, name)
-        assert not name.startswith(("run/secrets/", "root/.", "opt/pypi", "opt/wheels", "work/data/")), (layer, name)
+        assert not name.startswith(("run/secrets/", "root/.config/", "root/.cache/", "work/data/", *folders)), (
+            layer,
+            name,
+        )
         assert not pattern.search(content), (layer, name)
         assert not known.search(content), (layer, name)
         own_bundle += name == "etc/ssl/certs/ca-certificates.crt"
@@ -158,7 +158,7 @@ def test_nothing_of_the_builder_stays_in_a_layer(preprocess_image: TestImage, tm
 
 def test_the_history_names_no_index(image: TestImage) -> None:
     history = image.podman("history", "--no-trunc", "--format", "{{.CreatedBy}}", image.tag).stdout
-    assert "://" not in history
+    assert not re.search(r"://(?!127\.0\.0\.1)", history)
     assert "VERSION=" in history  # so this is the history indeed
 
 
@@ -192,24 +192,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(tiny_config(write_corpus(folder / "store"), folder, run={"name": "tiny"}, steps=10))
     target = folder / "model"
     export_model(folder / "tiny", target)
-    folder.chmod(0o755)
+    for path in (folder, target, *target.iterdir()):  # the container's user is another one
+        path.chmod(0o755)
     return target
 
 
 def test_the_service_says_that_it_is_healthy(model: Path) -> None:
     image = container_image("serve")
-    name = f"serve-{os.getpid()}"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     health = f"--env=LMBATCH_HEALTH_URL=http://127.0.0.1:{port}/healthz"
-    options = ("--detach", "--name", name, f"--volume={model}:/work/model:ro", health, *STRANGER)
-    image.run("lmbatch", "serve", "/work/model", "--port", str(port), options=options)
-    try:
-        for _ in range(120):
-            if image.podman("healthcheck", "run", name, check=False).returncode == 0:
-                break
-            time.sleep(0.5)
-        else:
-            pytest.fail(image.podman("logs", name, check=False).stderr)
-    finally:
-        image.podman("stop", "--time", "20", name, check=False)
+    options = (f"--volume={model}:/work/model:ro", health, *STRANGER)
+    with image.started("lmbatch", "serve", "/work/model", "--port", str(port), options=options) as name:
+        wait_until(lambda: image.podman("healthcheck", "run", name, check=False).returncode == 0)
+        image.podman("kill", "--signal", "TERM", name)
+        assert image.podman("wait", name).stdout.strip() == "0"
+        assert image.podman("healthcheck", "run", name, check=False).returncode != 0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)

@@ -11,6 +11,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -37,6 +38,16 @@ class TestImage:
     def run(self, *command: str, options: tuple[str, ...] = (), check: bool = True) -> subprocess.CompletedProcess[str]:
         """A container of it that is removed when the command ends."""
         return self.podman("run", "--rm", "--network", "host", *options, self.tag, *command, check=check)
+
+    @contextmanager
+    def started(self, *command: str, options: tuple[str, ...] = ()) -> Iterator[str]:
+        """The name of a container in the background, which is gone afterwards."""
+        name = f"lmbatch-test-{secrets.token_hex(6)}"
+        try:
+            self.podman("run", "--detach", "--name", name, "--network", "host", *options, self.tag, *command)
+            yield name
+        finally:
+            self.podman("rm", "--force", "--ignore", "--time", "0", name)
 
     def podman(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """podman itself; what it printed is shown where it fails."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -109,9 +111,10 @@ def _import_distribution(name: str, extra: str, version: str | None, tops: Itera
 
 
 def _import(module: str) -> str | None:
-    """The complaint, or None. Whatever an import raises, the others are still looked at."""
+    """The complaint, or None. Whatever an import raises, the others are still looked at; what it says is no answer."""
     try:
-        importlib.import_module(module)
+        with redirect_stdout(sys.stderr):
+            importlib.import_module(module)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
@@ -124,7 +127,8 @@ def _import_own_modules(needed: set[str]) -> Row:
         if module.name.endswith("__main__"):
             continue
         try:
-            importlib.import_module(module.name)
+            with redirect_stdout(sys.stderr):
+                importlib.import_module(module.name)
             count += 1
         except ModuleNotFoundError as error:
             top = (error.name or "").partition(".")[0]

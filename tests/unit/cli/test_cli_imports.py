@@ -70,6 +70,16 @@ def test_a_package_that_cannot_be_imported(
     assert "pip install 'lmbatch[image-train]'" in found
 
 
+def test_what_an_import_says_is_no_answer(requires: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requires += ['click; extra == "image-train"']
+    (tmp_path / "click_talks.py").write_text("print('a warning')", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("lmbatch.cli.imports._top_levels", lambda: {"click": ("click_talks",)})
+    done = CliRunner().invoke(cli, ["doctor", "--imports", "train", "--json"])
+    assert json.loads(done.stdout)
+    assert "a warning" in done.stderr
+
+
 def test_metadata_of_another_version(requires: list[str]) -> None:
     assert requires
     right, found = rows("train")["lmbatch"]
