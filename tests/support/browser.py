@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-_QUIET = (
+QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-default-apps", "--hide-scrollbars",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -54,7 +54,7 @@ def screenshot(page: Path, folder: Path, *, width: int, height: int) -> bytes:
 
 
 def _run(page: Path, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [browser(), *_QUIET, f"--user-data-dir={folder / 'browser'}", *flags, page.as_uri()]
+    command = [browser(), *QUIET, f"--user-data-dir={folder / 'browser'}", *flags, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "model": {"config"},
     "checkpoint": {"config", "store"},
     "infer": {"config", "store", "tokens", "model", "checkpoint"},
+    "chat": {"config", "model", "infer"},
     "train": {"config", "store", "tokens", "loader", "model", "checkpoint", "infer"},
     "launch": {"config", "store", "corpus", "tokens", "shards", "preprocess", "checkpoint", "train"},
     "report": {"config", "store", "preprocess", "checkpoint", "train"},
@@ -43,9 +44,10 @@ MAY_IMPORT = {
         "checkpoint",
         "train",
         "infer",
+        "chat",
     },
 }
-HEAVY = ("torch", "transformers", "accelerate", "deepspeed", "safetensors", "datasets", "tensorboard")
+HEAVY = ("torch", "transformers", "accelerate", "deepspeed", "safetensors", "datasets", "tensorboard", "gradio")
 
 
 def imported_rooms(path: Path) -> Iterator[str]:
