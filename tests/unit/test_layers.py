@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "model": {"config"},
     "checkpoint": {"config", "store"},
     "infer": {"config", "store", "tokens", "model", "checkpoint"},
-    "chat": {"config", "model", "infer"},
+    "chat": {"config", "store", "model", "infer"},
     "train": {"config", "store", "tokens", "loader", "model", "checkpoint", "infer"},
     "launch": {"config", "store", "corpus", "tokens", "shards", "preprocess", "checkpoint", "train"},
     "report": {"config", "store", "preprocess", "checkpoint", "train"},

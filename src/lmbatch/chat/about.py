@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lmbatch.infer import TextGenerator
 from lmbatch.model import parameter_counts
+from lmbatch.store import parse_manifest
 
 _CARD = "README.md"
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
@@ -24,12 +25,14 @@ class About:
 
 
 def about(folder: Path, generator: TextGenerator) -> About:
-    """From the card of an exported folder; from the model itself for a folder without one."""
+    """From the card of an exported folder; without one, from the model itself and the manifest of its run."""
     card = folder / _CARD
     text = card.read_text(encoding="utf-8", errors="replace")[:_MOST] if card.is_file() else ""
     rows = tuple((name, value.replace("`", "")) for name, value in _ROW.findall(text))
     title = _TITLE.search(text)
-    return About(title[1].strip() if title else folder.resolve().name, rows or _measured(generator))
+    return About(
+        title[1].strip() if title else folder.resolve().name, rows or (*_measured(generator), *_corpus(folder))
+    )
 
 
 def _measured(generator: TextGenerator) -> tuple[tuple[str, str], ...]:
@@ -39,4 +42,15 @@ def _measured(generator: TextGenerator) -> tuple[tuple[str, str], ...]:
         ("Parameters", f"{counts.total:,} ({counts.non_embedding:,} without embeddings)"),
         ("Context", f"{generator.context:,} tokens"),
         ("Vocabulary", f"{generator.model.config.vocab_size:,} entries"),
+    )
+
+
+def _corpus(folder: Path) -> tuple[tuple[str, str], ...]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return ()
+    manifest = parse_manifest(path.read_bytes(), str(path))
+    return (
+        ("Corpus", f"{manifest.corpus}: {manifest.tokens('train'):,} training tokens"),
+        ("Manifest digest", manifest.digest),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -142,50 +143,76 @@ def _controls(most_tokens: int) -> Controls:
 
 def _wire(queue: GenerationQueue, options: ChatOptions, talk: _Talk, controls: Controls) -> None:
     """Which function each button calls. None of them is an API: `lmbatch serve` is one."""
-    outputs = [talk.history, talk.note, talk.prompt, talk.write, talk.go_on, talk.stop]
+    outputs = [talk.history, talk.note, talk.prompt, talk.write, talk.go_on, talk.clear, talk.stop]
     inputs = [talk.history, talk.prompt, *controls.all]
     beside: dict[str, Any] = {"concurrency_limit": None, **_QUIET}
-    begin, again = _handlers(queue, options, controls)
-    events = [
-        gr.on([talk.write.click, talk.prompt.submit], begin, inputs, outputs, **beside),
-        talk.go_on.click(again, inputs, outputs, **beside),
-    ]
-    idle = [talk.note, talk.write, talk.go_on, talk.stop]
-    end: dict[str, Any] = {"cancels": events, **_QUIET}
-    talk.stop.click(lambda: (_line("Stopped."), *_buttons(busy=False)), None, idle, **end)
-    talk.clear.click(lambda: ([], "", *_buttons(busy=False)), None, [talk.history, *idle], **end)
+    begin, again, stop = _handlers(queue, options, controls)
+    gr.on([talk.write.click, talk.prompt.submit], begin, inputs, outputs, **beside)
+    talk.go_on.click(again, inputs, outputs, **beside)
+    talk.stop.click(stop, None, None, **beside)
+    talk.clear.click(lambda: ([], ""), None, [talk.history, talk.note], **_QUIET)
 
 
 Handler = Callable[..., AsyncGenerator[list[Any]]]
 
 
-def _handlers(queue: GenerationQueue, options: ChatOptions, controls: Controls) -> tuple[Handler, Handler]:
-    async def run(history: list[Message], prompt: str, given: tuple[Any, ...]) -> AsyncGenerator[list[Any]]:
+def _handlers(
+    queue: GenerationQueue, options: ChatOptions, controls: Controls
+) -> tuple[Handler, Handler, Callable[[gr.Request], Awaitable[None]]]:
+    # A request ends itself when it is stopped: ended from outside, its last picture may come after that of Stop.
+    stops: dict[str, asyncio.Event] = {}
+
+    async def run(
+        history: list[Message], prompt: str, given: tuple[Any, ...], stop: asyncio.Event
+    ) -> AsyncGenerator[list[Any]]:
         try:
             settings = settings_from(controls.values(given), new_tokens=_most_tokens(queue, options))
         except LmbatchError as error:
             yield [history, _line(in_words(error), failed=True), gr.skip(), *_buttons(busy=False)]
             return
-        pictures = write(queue, prompt, settings, characters=options.prompt_characters, seconds=options.seconds)
-        async with aclosing(pictures):
+        limits: dict[str, Any] = {"characters": options.prompt_characters, "seconds": options.seconds}
+        async with aclosing(write(queue, prompt, settings, **limits, stop=stop)) as pictures:
             async for picture in pictures:
                 shown = history if picture.failed and not picture.text else _with(history, prompt, picture.text)
                 box = gr.skip() if picture.failed else ""
                 note = _line(picture.note, failed=picture.failed)
                 yield [shown, note, box, *_buttons(busy=not picture.over)]
 
-    async def begin(history: list[Message], prompt: str, *given: Any) -> AsyncGenerator[list[Any]]:
-        async with aclosing(run(history, prompt, given)) as states:
-            async for state in states:
-                yield state
+    async def begin(request: gr.Request, history: list[Message], prompt: str, *given: Any) -> AsyncGenerator[list[Any]]:
+        with _listed(stops, request) as stop:
+            async with aclosing(run(history, prompt, given, stop)) as states:
+                async for state in states:
+                    yield state
 
-    async def again(history: list[Message], _prompt: str, *given: Any) -> AsyncGenerator[list[Any]]:
+    async def again(
+        request: gr.Request, history: list[Message], _prompt: str, *given: Any
+    ) -> AsyncGenerator[list[Any]]:
         last = plain_text(history[-1]) if history else ""
-        async with aclosing(run(history, last, given)) as states:
-            async for state in states:
-                yield [*state[:2], gr.skip(), *state[3:]]  # what stands in the box is not what was written
+        with _listed(stops, request) as stop:
+            async with aclosing(run(history, last, given, stop)) as states:
+                async for state in states:
+                    yield [*state[:2], gr.skip(), *state[3:]]  # what stands in the box is not what was written
 
-    return begin, again
+    async def stop(request: gr.Request) -> None:
+        if (event := stops.get(_session(request))) is not None:
+            event.set()
+
+    return begin, again, stop
+
+
+def _session(request: gr.Request) -> str:
+    return str(request.session_hash)
+
+
+@contextmanager
+def _listed(stops: dict[str, asyncio.Event], request: gr.Request) -> Iterator[asyncio.Event]:
+    """What Stop has to set to end this request; a page has one request at a time."""
+    event = stops[_session(request)] = asyncio.Event()
+    try:
+        yield event
+    finally:
+        if stops.get(_session(request)) is event:
+            del stops[_session(request)]
 
 
 def message(role: str, text: str) -> Message:
@@ -207,8 +234,8 @@ def _with(history: list[Message], prompt: str, text: str) -> list[Message]:
 
 
 def _buttons(*, busy: bool) -> list[Any]:
-    """Write, Go on, Stop."""
-    return [gr.update(interactive=not busy), gr.update(interactive=not busy), gr.update(interactive=busy)]
+    """Write, Go on, Clear, Stop."""
+    return [*(gr.update(interactive=not busy) for _ in range(3)), gr.update(interactive=busy)]
 
 
 def _most_tokens(queue: GenerationQueue, options: ChatOptions) -> int:

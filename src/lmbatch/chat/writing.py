@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from lmbatch.config import GenerateConfig
 from lmbatch.errors import LmbatchError, UsageError
@@ -26,16 +27,18 @@ class Picture:
 
 
 async def write(
-    queue: GenerationQueue, prompt: str, settings: GenerateConfig, *, characters: int, seconds: float
-) -> AsyncGenerator[Picture]:
+    queue: GenerationQueue, prompt: str, settings: GenerateConfig, *, characters: int, seconds: float,
+    stop: asyncio.Event | None = None,
+) -> AsyncGenerator[Picture]:  # fmt: skip
     """Continue ``prompt``. Closing the generator, or cancelling its task, takes the request back.
 
-    Never raises a LmbatchError: it is the last picture's note.
+    ``stop`` takes it back as well, and leaves what there is of the text in a last picture. Never raises a
+    LmbatchError: it is the last picture's note.
     """
     text = ""
     try:
         _check(prompt, characters)
-        async with aclosing(_write(queue, prompt, settings, seconds)) as pictures:
+        async with aclosing(_write(queue, prompt, settings, seconds, stop or asyncio.Event())) as pictures:
             async for picture in pictures:
                 text = picture.text
                 yield picture
@@ -59,13 +62,13 @@ def _check(prompt: str, characters: int) -> None:
 
 
 async def _write(
-    queue: GenerationQueue, prompt: str, settings: GenerateConfig, seconds: float
+    queue: GenerationQueue, prompt: str, settings: GenerateConfig, seconds: float, stop: asyncio.Event
 ) -> AsyncGenerator[Picture]:
     start = time.monotonic()
     ticket = queue.submit(GenerationRequest(prompt, settings, seconds=seconds), streamed=True)
     hint = _hint(queue, prompt, settings, ticket.dropped)
     text, tokens, shown = "", 0, start
-    async with aclosing(_with_pauses(ticket.pieces())) as pieces:
+    async with aclosing(_with_pauses(ticket.pieces(), stop)) as pieces:
         yield Picture("", _under_way(queue, settings, start) + hint)
         async for piece in pieces:
             text, tokens = text + (piece.text if piece else ""), tokens + (piece.tokens if piece else 0)
@@ -76,28 +79,28 @@ async def _write(
                 shown = time.monotonic()
                 note = _speed(tokens, start) if tokens else _under_way(queue, settings, start)
                 yield Picture(text, note + hint)
+    yield Picture(text, f"Stopped after {tokens:,} tokens." if tokens else "Stopped.", over=True)
 
 
-async def _with_pauses(pieces: AsyncGenerator[Piece]) -> AsyncGenerator[Piece | None]:
-    """The pieces, and a None for every second in which none came: then there still is something to say."""
-    task: asyncio.Task[Piece] | None = None
+async def _with_pauses(pieces: AsyncGenerator[Piece], stop: asyncio.Event) -> AsyncGenerator[Piece | None]:
+    """The pieces until ``stop``, and a None for every second without one: there still is something to say then."""
+    waiting = asyncio.ensure_future(stop.wait())
+    piece: asyncio.Future[Piece] | None = None
     try:
-        while True:
-            task = task or asyncio.ensure_future(anext(pieces))
-            done, _ = await asyncio.wait({task}, timeout=1)
-            if not done:
+        while not stop.is_set():
+            piece = piece or asyncio.ensure_future(anext(pieces))
+            both: set[asyncio.Future[Any]] = {piece, waiting}
+            await asyncio.wait(both, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+            if not piece.done():
                 yield None
                 continue
-            finished, task = task, None
-            try:
-                piece = finished.result()
-            except StopAsyncIteration:
-                return
-            yield piece
+            done, piece = piece, None
+            yield done.result()
     finally:
-        if task is not None:
+        left = [task for task in (piece, waiting) if task is not None]
+        for task in left:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
         await pieces.aclose()
 
 

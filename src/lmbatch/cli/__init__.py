@@ -43,7 +43,7 @@ VERBS = {
     "generate": ("lmbatch.cli.generate", "Generate text from an exported folder or a run."),
     "fill-mask": ("lmbatch.cli.fill_mask", "Fill the masks of a text with an exported masked model."),
     "serve": ("lmbatch.cli.serve", "Answer requests for text over HTTP, also as OpenAI's API."),
-    "chat": ("lmbatch.cli.chat", "Try an exported model on a page in the browser."),
+    "chat": ("lmbatch.cli.chat", "Try a model on a page in the browser."),
     "config": ("lmbatch.cli.config", "Show a resolved config, or the reference of every key."),
     "doctor": ("lmbatch.cli.doctor", "Check this machine: packages, cores, disk, a store."),
 }

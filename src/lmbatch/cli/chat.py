@@ -9,6 +9,7 @@ import click
 EPILOG = """\b
 Examples:
   lmbatch chat data/export/gpt2_zh
+  lmbatch chat runs/gpt2_zh                # its newest valid checkpoint, also while it trains
   lmbatch chat data/export/gpt2_zh --port 6006 --new-tokens 400
   LMBATCH_CHAT_USER=team LMBATCH_CHAT_PASSWORD=… lmbatch chat data/export/gpt2_zh --host 0.0.0.0 --port 6006
 
@@ -39,8 +40,9 @@ under way end, and exit with code 0.
 def command(folder: Path, **settings: object) -> None:
     """Open a page on which the model in CKPT continues texts.
 
-    CKPT is a folder that `lmbatch export` wrote. User and password come from LMBATCH_CHAT_USER and
-    LMBATCH_CHAT_PASSWORD; without them everyone who reaches the port may use the model.
+    CKPT is a folder that `lmbatch export` wrote, or the folder of a run or of one of its checkpoints. User and
+    password come from LMBATCH_CHAT_USER and LMBATCH_CHAT_PASSWORD; without them everyone who reaches the port may use
+    the model.
     """
     from lmbatch.chat.options import ChatOptions, login_from
     from lmbatch.cli.common import quiet_transformers

@@ -15,6 +15,7 @@ from lmbatch.config import GenerateConfig
 from lmbatch.errors import ConfigError, UsageError
 from lmbatch.infer import load_for_generation
 from lmbatch.infer.batching import GenerationQueue, QueueLimits
+from support.tiny_corpus import write_corpus
 from support.tiny_export import CONTEXT, write_export
 
 LIMITS = {"characters": 5000, "seconds": 100.0}
@@ -122,6 +123,33 @@ def test_closing_and_cancelling_take_the_request_back(queue):
         assert queue.stats.requests["cancelled"] == before + 1
 
 
+def test_a_stop_leaves_what_there_is_of_the_text(queue):
+    async def stopped():
+        stop, seen = asyncio.Event(), []
+        async for picture in write(queue, "丁", GenerateConfig(max_new_tokens=1500), **LIMITS, stop=stop):
+            seen.append(picture)
+            if picture.text:
+                stop.set()
+        return seen
+
+    *_, before, last = asyncio.run(stopped())
+    assert last.text.startswith(before.text)
+    assert "Stopped after" in last.note
+    assert last.over
+    assert len(last.text) < 1500
+
+
+def test_beams_can_be_stopped(queue):
+    async def stopped():
+        stop, seen = asyncio.Event(), []
+        async for picture in write(queue, "丁", GenerateConfig(max_new_tokens=1500, num_beams=5), **LIMITS, stop=stop):
+            seen.append(picture)
+            stop.set()
+        return seen
+
+    assert asyncio.run(stopped())[-1].note == "Stopped."
+
+
 def test_the_first_preset_is_that_of_the_published_walk_through():
     preset = PRESETS[FIRST]
     assert (preset.num_beams, preset.no_repeat_ngram_size, preset.early_stopping) == (5, 2, True)
@@ -153,6 +181,8 @@ def test_what_is_known_of_a_model_comes_from_its_card_or_from_itself(queue, fold
     bare = about(tmp_path, queue.generator)
     assert bare.name == tmp_path.name
     assert dict(bare.rows)["Context"] == "2,048 tokens"
+    write_corpus(tmp_path)
+    assert dict(about(tmp_path, queue.generator).rows)["Manifest digest"].startswith("sha256:")
 
 
 def test_half_a_login_is_refused():
