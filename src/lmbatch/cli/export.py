@@ -20,7 +20,8 @@ Examples:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--step", type=int, help="Export this checkpoint; default: the newest valid one.")
 def command(run: Path, out: Path, step: int | None) -> None:
-    """Write a folder that AutoModelForCausalLM.from_pretrained loads, from the run folder RUN."""
+    """Write a folder that plain transformers loads, from the run folder RUN: with AutoModelForCausalLM, or of a masked
+    model with AutoModelForMaskedLM."""
     from lmbatch.infer import export_model
 
     quiet_transformers()

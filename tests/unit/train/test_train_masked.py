@@ -33,7 +33,8 @@ from lmbatch.train.plain_engine import PlainEngine
 from lmbatch.train.recorder import Recorder
 from lmbatch.train.records import read_records
 from lmbatch.train.stop import StopFlag
-from support.masked_corpus import LENGTH, STILL, WIDTH, lines, masked_config, write_corpus
+from support.drive import preprocess_here
+from support.masked_corpus import LENGTH, STILL, WIDTH, lines, masked_config, preprocess_config, write_corpus
 from support.tiny_run import assert_equal_runs, call_after_step, tiny_config
 
 PROMPT = "the old <mask> speaks of the silver <mask> 12."
@@ -98,6 +99,22 @@ def test_another_micro_batch_has_the_same_masks_and_losses(masked_store, tmp_pat
         assert (one["data"], one["tokens"]) == (other["data"], other["tokens"])
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+
+
+def test_packed_text_is_masked_too_and_each_of_its_tokens_is_seen_once(root, masked_store, tmp_path):
+    packed = preprocess_config(root, chunking={"mode": "packed"}, store=str(tmp_path / "packed"))
+    preprocess_here(packed)
+    config = masked_config(packed.store, tmp_path, steps=4)
+    rows = training_rows(read_metrics(train(config).run_dir))
+    assert {row["tokens"] for row in rows} == {8 * WIDTH}
+    objective = open_objective(config)
+    with open_train_data(objective.data, seed=1) as data:
+        batches = data.evaluation(micro=64, batches=99, prepare=objective.preparing(Purpose.TRAINING))
+        found = [np.where(batch.hidden == IGNORED, batch.shown, batch.hidden) for batch in batches]
+        texts = np.concatenate([data.reader.tokens(shard) for shard in range(len(data.entries))])
+    seen = np.concatenate(found)[:, 1:].ravel()
+    assert np.array_equal(seen, texts[: len(seen)])
+    assert len(texts) - len(seen) <= WIDTH
 
 
 def test_an_epoch_later_the_same_line_is_masked_anew(masked_store, tmp_path):
