@@ -40,7 +40,7 @@ from image_base import default_base, make_base
 from image_shop import ROOT, Shop, open_shop, require, say, scratch_folder
 
 DOCKER = ROOT / "docker"
-TARGETS = ("preprocess", "train", "serve")
+TARGETS = ("preprocess", "train", "serve", "s3")
 
 
 def tag_of(target: str) -> str:

