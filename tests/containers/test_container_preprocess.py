@@ -1,0 +1,187 @@
+"""Preprocessing in containers: on array jobs of a real Slurm and on one machine, the bytes of a run without any."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lmbatch.config import ContainerSite
+from lmbatch.launch.backend import TaskBatch
+from lmbatch.launch.contained_batch import ContainedBatch
+from support.container_image import container_image
+from support.drive import contents, prepare
+from support.slurm_site import (
+    HELD,
+    NODES,
+    Site,
+    SlurmCluster,
+    used_site,
+    wait_until,
+    write_corpus_and_quiet_store,
+)
+from support.wudao import config_for, write_files, write_tokenizer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first one to ask builds the image
+
+
+@pytest.fixture(scope="session")
+def folder_image() -> dict[str, Any]:
+    """The section of a site file whose tasks run in the image as a folder, by Charliecloud."""
+    if shutil.which("ch-run") is None:
+        pytest.skip("this machine has no ch-run: run `cluster/install.sh charliecloud-runtime` as root")
+    return {"runtime": "charliecloud", "image": str(container_image("preprocess").folder())}
+
+
+@pytest.fixture
+def podman_image(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The same by podman, which this test's commands find by the environment."""
+    image = container_image("preprocess")
+    for name, value in image.environment.items():
+        monkeypatch.setenv(name, value)
+    return {"runtime": "podman", "image": image.tag}
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus_and_quiet_store(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def folder_site(
+    slurm_cluster: SlurmCluster, corpus: Path, tmp_path: Path, folder_image: dict[str, Any]
+) -> Iterator[Site]:
+    """Tasks run in the image as a folder, by Charliecloud."""
+    yield from used_site(Site(slurm_cluster, corpus, tmp_path, folder_image))
+
+
+@pytest.fixture
+def podman_site(
+    slurm_cluster: SlurmCluster, corpus: Path, tmp_path: Path, podman_image: dict[str, Any]
+) -> Iterator[Site]:
+    """Tasks run in the image by podman."""
+    yield from used_site(Site(slurm_cluster, corpus, tmp_path, podman_image))
+    assert containers() == []
+
+
+def held(site: Site) -> Site:
+    """Its tasks wait for the gate inside."""
+    assert site.container is not None
+    site.container |= {
+        "environment": ["PYTHONPATH", "LMBATCH_TEST_GATE"],
+        "mounts": [*site.container.get("mounts", ()), f"{HELD}:{HELD}"],
+    }
+    return site
+
+
+def inside(site: Site) -> list[psutil.Process]:
+    """Processes that do a batch of this site in a container."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "name"]):
+        words = process.info["cmdline"] or ()
+        if process.info["name"].startswith("python") and "--lifeline" in words and str(site.base) in " ".join(words):
+            found.append(process)
+    return found
+
+
+def containers() -> list[str]:
+    """Names of podman's containers, also of those that do not run."""
+    listed = subprocess.run(
+        ["podman", "ps", "--all", "--format={{.Names}}"], capture_output=True, text=True, check=True
+    )
+    return [name for name in listed.stdout.split() if name.startswith("lmbatch-")]
+
+
+def test_arrays_on_two_nodes_reach_an_object_store_from_inside(folder_site: Site, s3_uri: str) -> None:
+    folder_site.run(store=f"{s3_uri}/corpus")
+    folder_site.assert_same_bytes(f"{s3_uri}/corpus")
+    logs = [path.read_text() for path in folder_site.jobs.rglob("*_log.out")]
+    assert len({text.partition("hostname=")[2].partition(",")[0] for text in logs}) == NODES
+    assert len(list(folder_site.jobs.rglob("*_answer.json"))) == len(logs)
+    written = b"".join(path.read_bytes() for path in folder_site.jobs.rglob("*") if path.is_file())
+    assert not any(os.environ[name].encode() in written for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"))
+
+
+def test_slurm_sees_what_the_work_died_of(folder_site: Site) -> None:
+    """As without a container; what is out of memory is known by it."""
+    driver = held(folder_site).start("--set", "retries=0", held=True, max_parallel=1, batch_bytes="1GiB")
+    wait_until(lambda: bool(folder_site.waiting()))
+    inside(folder_site)[0].send_signal(signal.SIGKILL)
+    folder_site.gate.touch()
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 1, errors
+    assert "FAILED (killed by signal 9) on" in errors
+
+
+def test_a_killed_task_and_a_node_without_power_change_no_byte(folder_site: Site) -> None:
+    driver = held(folder_site).start(held=True)
+    names = folder_site.cluster.settings.names
+    wait_until(lambda: set(names) <= set(folder_site.waiting()) and len(folder_site.waiting()) == 4)
+    inside(folder_site)[0].send_signal(signal.SIGKILL)
+    folder_site.cluster.kill_node(NODES)
+    folder_site.gate.touch()
+    folder_site.finish(driver)
+    folder_site.assert_same_bytes()
+    folder_site.cluster.start_node(NODES)
+    states = ("sinfo", "-h", "-N", "-p", "main", "-o", "%t")
+    wait_until(lambda: folder_site.cluster.run(*states).stdout.split() == ["idle"] * NODES)
+
+
+def test_what_is_preempted_is_requeued_from_outside(folder_site: Site) -> None:
+    driver = held(folder_site).start("--set", "retries=0", held=True, partition="scav")
+    wait_until(lambda: len(folder_site.waiting()) == 4)
+    urgent = folder_site.cluster.run("sbatch", "-p", "urgent", "-N", str(NODES), "--exclusive", "-o", "/dev/null",
+                                     "--wrap", "sleep 1")  # fmt: skip
+    assert urgent.returncode == 0
+    wait_until(lambda: "PENDING" in folder_site.queue() and not inside(folder_site))
+    folder_site.gate.touch()
+    folder_site.finish(driver)
+    folder_site.assert_same_bytes()
+
+
+def test_a_cancelled_job_leaves_no_process_and_no_container(podman_site: Site) -> None:
+    driver = held(podman_site).start(held=True, max_parallel=1, batch_bytes="1GiB")
+    wait_until(lambda: bool(podman_site.waiting()))
+    assert len(containers()) == 1
+    podman_site.cluster.run("scancel", f"--user={os.getuid()}")
+    _, errors = driver.communicate(timeout=60)
+    assert "CANCELLED" in errors
+    wait_until(lambda: not inside(podman_site) and not containers(), 20)
+
+
+def test_what_went_wrong_comes_out_word_for_word(tmp_path: Path, folder_image: dict[str, Any]) -> None:
+    """A bad record stands in its task's receipt, with file, byte and reason; what failed is told by the answer."""
+    first, second = (tmp_path / "raw" / name for name in ("part-2021278600.json", "part-2021278601.json"))
+    write_files(tmp_path / "raw", files=2)
+    write_tokenizer(tmp_path / "tok")
+    first.write_text(
+        first.read_text(encoding="utf-8").replace('"content":"第7条', '"content":7,"x":"', 1), encoding="utf-8"
+    )
+    site = ContainerSite.model_validate(folder_image)
+    stores, runs = [], []
+    for name in ("outside", "inside"):
+        store, _, plan, _ = prepare(config_for(tmp_path, store=str(tmp_path / name)))
+        batch = TaskBatch(store.uri, tuple(task.id for task in plan.tasks), str(tmp_path / "spool"), raw=plan.raw)
+        parts = (replace(batch, tasks=batch.tasks[:-1]), replace(batch, tasks=batch.tasks[-1:]))
+        boxed = [partial(ContainedBatch(part, site).run, tmp_path, "7_1") for part in parts]
+        runs.append(boxed if name == "inside" else [part.run for part in parts])
+        stores.append(store)
+    assert [good() for good, _ in runs] == [{}, {}]
+    assert contents(stores[0]) == contents(stores[1])
+    [bad] = [data for key, data in contents(stores[1]).items() if key.startswith("quarantine/")]
+    assert json.loads(bad)["detail"] == "the field 'content' is a number, not a string"
+    assert json.loads(bad)["path"] == first.name
+    second.write_bytes(second.read_bytes() + b" ")
+    told, same = (changed() for _, changed in runs)
+    assert told == same
+    assert [second.name in failure.message and failure.final for failure in told.values()] == [True]
