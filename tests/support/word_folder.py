@@ -33,13 +33,13 @@ def write_words(folder: Path) -> Path:
     return folder
 
 
-def write_word_model(folder: Path, *, forbidden: bool = False) -> Path:
+def write_word_model(folder: Path, *, forbidden: bool = False, padding: int = PADDING) -> Path:
     """Tokenizer and model. ``forbidden``: [UNK] or a row beyond the vocabulary is by far the likeliest everywhere."""
     write_words(folder)
     entries = len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=entries + PADDING, n_positions=64, n_embd=32, n_layer=2, n_head=2,
+        GPT2Config(vocab_size=entries + padding, n_positions=64, n_embd=32, n_layer=2, n_head=2,
                    eos_token_id=0, bos_token_id=0, pad_token_id=0)
     )  # fmt: skip
     if forbidden:

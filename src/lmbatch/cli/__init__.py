@@ -44,6 +44,7 @@ VERBS = {
     "fill-mask": ("lmbatch.cli.fill_mask", "Fill the masks of a text with an exported masked model."),
     "serve": ("lmbatch.cli.serve", "Answer requests for text over HTTP, also as OpenAI's API."),
     "chat": ("lmbatch.cli.chat", "Try a model on a page in the browser."),
+    "evaluate": ("lmbatch.cli.evaluate", "Perplexity and bits per byte of a model; tasks of lm-eval."),
     "config": ("lmbatch.cli.config", "Show a resolved config, or the reference of every key."),
     "doctor": ("lmbatch.cli.doctor", "Check this machine: packages, cores, disk, a store."),
 }

@@ -146,8 +146,11 @@ def copy_tokenizer(run: Run, folder: Path) -> None:
 
 
 def _roles(run: Run) -> dict[str, str]:
-    roles = {"eos_token": run.manifest.tokenizer.eod_token}
-    if run.special is not None:
+    eod = run.manifest.tokenizer.eod_token
+    roles = {"eos_token": eod}
+    if run.special is None:  # as GPT-2's own tokenizer has it; CTranslate2 wants a text for each of the three
+        roles |= {"bos_token": eod, "unk_token": eod}
+    else:
         roles |= {"cls_token": run.special.first, "pad_token": run.special.pad, "mask_token": run.special.mask}
     return roles
 

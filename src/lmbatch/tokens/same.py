@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lmbatch.tokens.engines.adversarial import adversarial_texts
 from lmbatch.tokens.load import TextTokenizer
 
@@ -16,11 +18,12 @@ def difference(one: TextTokenizer, other: TextTokenizer) -> str | None:
     """
     if one.fingerprint == other.fingerprint:
         return None
-    return _entries(one, other) or _segmentation(one, other) or _encoding(one, other)
+    return differing_entry(_vocabulary(one), _vocabulary(other)) or _segmentation(one, other) or _encoding(one, other)
 
 
-def _entries(one: TextTokenizer, other: TextTokenizer) -> str | None:
-    first, second = (_by_id(tokenizer) for tokenizer in (one, other))
+def differing_entry(one: Mapping[str, int], other: Mapping[str, int]) -> str | None:
+    """The first id that stands for another token in two vocabularies (token → id), in words; None if there is none."""
+    first, second = ({number: token for token, number in entries.items()} for entries in (one, other))
     for number in sorted(first.keys() | second.keys()):
         if first.get(number) != second.get(number):
             return (
@@ -29,8 +32,9 @@ def _entries(one: TextTokenizer, other: TextTokenizer) -> str | None:
     return None
 
 
-def _by_id(tokenizer: TextTokenizer) -> dict[int, str]:
-    return {number: token for token, number in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
+def _vocabulary(tokenizer: TextTokenizer) -> Mapping[str, int]:
+    entries: Mapping[str, int] = tokenizer.backend.get_vocab(with_added_tokens=True)
+    return entries
 
 
 def _shown(token: str | None) -> str:
