@@ -215,7 +215,7 @@ def test_a_crowd_gets_what_each_would_get_alone(service, greedy):
     assert set(ended) == {"done", "cancelled"}
     leaving = sum(call.leaves for call in calls)
     assert len(calls) - leaving <= ended["done"]
-    assert 10 <= ended["cancelled"] <= leaving
+    assert 20 <= ended["cancelled"] <= leaving  # of both kinds: some were streams, some waited for the whole
     assert sum(ended.values()) <= len(calls)  # some leave before their request has arrived
     steps = after["lmbatch_steps_total"] - before["lmbatch_steps_total"]
     assert (after["lmbatch_step_rows_total"] - before["lmbatch_step_rows_total"]) / steps > 3
