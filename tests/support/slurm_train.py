@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class TrainingJob:
     name: str
     id: str = ""
     container: dict[str, Any] | None = None  # of the site file; None: on the nodes themselves
+    more_environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def run(self) -> Path:
@@ -52,7 +53,7 @@ class TrainingJob:
             **os.environ, **self.cluster.environment, "LMBATCH_TEST_HOLD": hold, "LMBATCH_TEST_MARKS": str(self.marks),
             "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "LMBATCH_PREFLIGHT": "no",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            **({"LMBATCH_SITE": str(self.site)} if self.container else {}),
+            **({"LMBATCH_SITE": str(self.site)} if self.container else {}), **self.more_environment,
         }  # fmt: skip
         return {key: value for key, value in found.items() if not key.startswith("SLURM_") or key == "SLURM_CONF"}
 

@@ -1,0 +1,109 @@
+"""Training in the real image on two nodes of a real Slurm, disturbed as in test_slurm_train.py.
+
+The curve is compared, bit for bit, with that of a job that nobody disturbed and that ran outside of any container.
+"""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from support.container_image import TestImage, container_image
+from support.slurm_site import wait_until
+from support.slurm_train import HELD, NewJob, TrainingJob
+
+pytestmark = pytest.mark.slow
+
+ZERO = ("engine.name=deepspeed", "engine.zero_stage=2")
+SHARED = {"mounts": [f"{HELD}:{HELD}"]}
+
+
+@pytest.fixture(scope="module")
+def image() -> TestImage:
+    return container_image("train")
+
+
+def ends(job: TrainingJob) -> list[tuple[str | None, int]]:
+    return [(attempt.why, attempt.steps_lost) for attempt in job.status().attempts]
+
+
+def processes_of(job: TrainingJob) -> list[str]:
+    """What still runs on this machine, whose processes those of the nodes are, with the job's config."""
+    lines = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if f"{job.base / job.name}.yaml" in line and not line.startswith("Z")]
+
+
+def test_charliecloud_zero_2(quiet: TrainingJob, new_job: NewJob, image: TestImage) -> None:
+    """One job: preempted, a node switched off, asked by the stop file, given notice of its end, cancelled."""
+    outside = new_job("zero-outside").submit(sets=ZERO)
+    job = new_job("zero-inside")
+    job.container = {"runtime": "charliecloud", "image": str(image.folder()), **SHARED}
+    outside.wait_over()
+    job.submit("--partition=scav", hold="step-4,step-7,step-9,step-12,step-16", sets=ZERO)
+    job.wait_held(0, "step-4")
+    job.preempt()
+    job.wait_held(1, "step-7")
+    quiet.cluster.kill_node(2)
+    wait_until(lambda: job.state() == "PENDING", what="for Slurm to notice")
+    quiet.cluster.start_node(2)
+    job.wait_held(2, "step-9")
+    (job.run / "stop").touch()
+    job.go_on(2)
+    job.wait_held(3, "step-12")
+    job.notice()
+    job.wait_held(4, "step-16")
+    quiet.cluster.run("scancel", job.id)
+    wait_until(lambda: job.state() == "", what="for the job to leave the queue")
+    assert processes_of(job) == []
+    job.submit(sets=ZERO)
+    job.wait_over()
+    assert "engine deepspeed zero 2, 2 processes" in job.text()
+    job.assert_like(outside)
+    powerless = ends(job)[1]
+    assert powerless[0] in ("failed", "died without notice")
+    assert ends(job) == [("stopped", 0), (powerless[0], 2), *[("stopped", 0)] * 3, ("finished", 0)]
+
+
+def containers_of(image: TestImage, job: TrainingJob) -> list[str]:
+    return image.podman("ps", "--all", "--quiet", "--filter", f"label=lmbatch.job={job.id}").stdout.split()
+
+
+def test_podman(quiet: TrainingJob, new_job: NewJob, image: TestImage) -> None:
+    """`srun podman run`: notice reaches the processes and 75 comes back; neither scancel nor a SIGKILL leaves any."""
+    job = new_job("podman")
+    job.container = {"runtime": "podman", "image": image.tag, **SHARED}
+    job.more_environment = {key: value for key, value in image.environment.items() if key.startswith("CONTAINERS_")}
+    job.submit(hold="step-4,step-9")
+    job.wait_held(0, "step-4")
+    job.notice()
+    job.wait_held(1, "step-9")
+    assert f"job {job.id}, attempt 0: exit code 75, after notice" in job.text()
+    assert len(containers_of(image, job)) == 2
+    quiet.cluster.run("scancel", job.id)
+    wait_until(lambda: job.state() == "", what="for the job to leave the queue")
+    assert containers_of(image, job) == processes_of(job) == []
+    assert ends(job) == [("stopped", 0), ("stopped", 0)]
+
+    job.submit(hold="step-13")
+    job.wait_held(0, "step-13")
+    quiet.cluster.run("scancel", "--signal=KILL", f"{job.id}.0")
+    job.wait_over()
+    assert "exit code 137" in job.text()
+    assert containers_of(image, job) == processes_of(job) == []
+
+    job.submit()
+    job.wait_over()
+    job.assert_like(quiet)
+    assert job.status().steps_lost == 3
+
+
+def test_a_node_that_cannot_run_the_image_is_named(quiet: TrainingJob, new_job: NewJob, image: TestImage) -> None:
+    """The pre-flight check on the host of each node, which tells what srun alone would not."""
+    job = new_job("no-memory")
+    job.container = {"runtime": "charliecloud", "image": str(image.folder()), "shm": "1TiB", **SHARED}
+    job.submit(preflight=True)
+    job.wait_over()
+    for node in quiet.cluster.settings.names:
+        assert f"bad node {node}: container: /dev/shm of " in job.text()
+    assert "container.shm asks for 1048576 MiB" in job.text()
