@@ -216,11 +216,11 @@ def _engine(site: ContainerSite, work: ContainerWork) -> list[str]:
     shm = f"--shm-size={site.shm}" if site.shm else "--ipc=host"
     gpus = {"podman": "--device=nvidia.com/gpu=all", "docker": "--gpus=all"}[site.runtime] if work.gpus else None
     podman = site.runtime == "podman"
-    named = [site.runtime, "run", "--interactive", f"--name={work.name}"]
+    named = [site.runtime, "run", "--interactive", f"--name={work.name}", "--rm"]
     start = named if work.name else ["bash", "-c", keeper(), "lmbatch", site.runtime]
     user = "--userns=keep-id" if podman and work.rootless else f"--user={work.user}"
     return [
-        *start, "--rm", "--network=host", "--pid=host", shm, user,
+        *start, "--network=host", "--pid=host", shm, user,
         "--entrypoint=", "--log-driver=none", "--security-opt=label=disable",
         *(["--ulimit=host"] if podman else []), *([gpus] if gpus else []),
         *(f"--mount=type=bind,source={mount.source},destination={mount.inside}{',readonly' if mount.read_only else ''}"

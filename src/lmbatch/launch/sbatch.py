@@ -38,7 +38,7 @@ trap 'notice=", after notice"; [ -z "$step" ] || kill -USR2 "$step"' USR2
 # What starts Python on a node: alone, or in the container of the site file. This script stays outside.
 run=("$python") check=() clean=()
 if [ -n "$site" ]; then
-  lines=$("$python" -m lmbatch.launch.contained --site "$site" --config "$config" "$@") || exit 2
+  lines=$("$python" -m lmbatch.launch.host --site "$site" --config "$config" "$@") || exit 2
   eval "$lines"
 fi
 

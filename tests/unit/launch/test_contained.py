@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmbatch.launch.contained import main, training_work
+from lmbatch.launch.contained import training_work
+from lmbatch.launch.host import main
 from support.tiny_run import tiny_config, tiny_settings, write_config
 
 
@@ -20,7 +21,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A training config and a site that runs it with a docker that knows its image."""
     for folder in ("bin", "store"):
         (tmp_path / folder).mkdir()
-    told = json.dumps({"Architecture": os.uname().machine, "Config": {}})
+    told = json.dumps([{"Architecture": os.uname().machine, "Config": {}}])
     (tmp_path / "bin" / "docker").write_text(f"#!/bin/sh\n[ $1 = run ] || echo '{told}'\n", encoding="utf-8")
     (tmp_path / "bin" / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
@@ -51,7 +52,7 @@ def test_bash_gets_the_command_word_for_word(
     assert f"--env=XDG_CACHE_HOME={tmp_path / 'cache'}" in run
     assert "do-not-tell" not in lines
     assert in_bash(lines, "check") == [
-        sys.executable, "-m", "lmbatch.launch.contained", *files, "--set", "steps=7", "--check"
+        sys.executable, "-m", "lmbatch.launch.host", *files, "--set", "steps=7", "--check"
     ]  # fmt: skip
     assert "docker rm --force" in in_bash(lines, "clean")[-1]
 
@@ -98,7 +99,7 @@ def test_a_folder_that_is_a_link_comes_with_what_it_leads_to(tmp_path: Path) -> 
     assert not any("bucket" in str(path) for path in work.folders)
 
 
-@pytest.mark.parametrize("module", ["lmbatch.launch.contained", "lmbatch.train.preflight"])
+@pytest.mark.parametrize("module", ["lmbatch.launch.host", "lmbatch.train.preflight"])
 def test_the_host_needs_no_torch(module: str) -> None:
     code = f"import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None; import {module}"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -101,7 +101,7 @@ ENGINE = [
 
 def test_podman_training_on_gpus() -> None:
     assert short(container_prefix(site("podman", **MORE), TRAINING)) == [
-        "bash", "-c", "KEEPER", "lmbatch", "podman", "--rm", *ENGINE, "--ulimit=host", "--device=nvidia.com/gpu=all",
+        "bash", "-c", "KEEPER", "lmbatch", "podman", *ENGINE, "--ulimit=host", "--device=nvidia.com/gpu=all",
         "--mount=type=bind,source=/data/demo,destination=/data/demo",
         "--mount=type=bind,source=/home/li/项目,destination=/home/li/项目",
         "--mount=type=bind,source=/scratch/cache,destination=/scratch/cache",
@@ -112,7 +112,7 @@ def test_podman_training_on_gpus() -> None:
 
 def test_docker_task() -> None:
     assert short(container_prefix(site("docker", shm="1GiB"), TASK)) == [
-        "bash", "-c", "KEEPER", "lmbatch", "docker", "--rm", "--network=host", "--pid=host", "--shm-size=1073741824",
+        "bash", "-c", "KEEPER", "lmbatch", "docker", "--network=host", "--pid=host", "--shm-size=1073741824",
         "--user=1000:1001", "--entrypoint=", "--log-driver=none", "--security-opt=label=disable",
         "--mount=type=bind,source=/data/out,destination=/data/out",
         "--mount=type=bind,source=/data/wudao,destination=/data/wudao",
@@ -173,42 +173,67 @@ def test_a_runtime_needs_an_image() -> None:
 
 
 # ── the keeper, with a stand-in for podman ───────────────────────────────────────────────────────────────────────────
-def kept(tmp_path: Path, run: str) -> tuple[int, list[str]]:
-    """Run the keeper over a program that writes down what it is asked for; its exit code, and what was asked."""
-    program, asked = tmp_path / "podman", tmp_path / "asked"
-    program.write_text(f'#!/bin/bash\necho "$@" >> {asked}\n[ "$1" = run ] || exit 0\n{run}\n', encoding="utf-8")
-    program.chmod(0o755)
+# Its container is a process of its own that outlives the client, as a real one does.
+PODMAN = """#!/bin/bash
+cd "$(dirname "$0")"; echo "$@" >> asked
+alive() {{ [ -e container ] && kill -0 "$(cat container)" 2>/dev/null; }}
+case "$1" in
+run)
+  (trap 'touch told' USR2 TERM INT; {body}; echo 0 > code) & echo $! > container
+  {client}
+  wait; cat code >/dev/null; exit "$(cat code)" ;;
+attach) while alive; do sleep 0.05; done ;;
+kill) alive && kill -s "$3" "$(cat container)" ;;
+inspect)
+  case "$3" in *Running*) if alive; then echo true; else echo false; fi ;; *) cat code ;; esac ;;
+rm) ! alive || kill -KILL "$(cat container)" ;;
+esac
+"""
+
+
+def kept(tmp_path: Path, body: str, client: str = "") -> tuple[int, list[str]]:
+    """Run the keeper over a container that does ``body``; its exit code, and what was asked of the runtime."""
+    (tmp_path / "podman").write_text(PODMAN.format(body=body, client=client), encoding="utf-8")
+    (tmp_path / "scontrol").write_text("#!/bin/bash\necho 'KillWait                = 3 sec'\n", encoding="utf-8")
+    for name in ("podman", "scontrol"):
+        (tmp_path / name).chmod(0o755)
     done = subprocess.run(
-        ["bash", "-c", keeper(), "lmbatch", str(program), "--rm", "IMAGE", "python"], check=False, timeout=20,
+        ["bash", "-c", keeper(), "lmbatch", str(tmp_path / "podman"), "IMAGE", "python"], check=False, timeout=20,
         capture_output=True, text=True,
         env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1"},
     )  # fmt: skip
-    return done.returncode, asked.read_text(encoding="utf-8").splitlines()
+    return done.returncode, (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
 
 
-RUN = "run --name lmbatch-7-0-0-1 --label lmbatch.job=7 --rm IMAGE python"
+def ends_with(code: int) -> str:
+    return f"echo {code} > code; exit"
+
+
+WAIT = "for _ in {1..200}; do [ ! -e told ] || break; sleep 0.05; done"
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 75])
 def test_the_exit_code_comes_back(tmp_path: Path, code: int) -> None:
-    assert kept(tmp_path, f"exit {code}") == (code, [RUN])
-
-
-def test_a_killed_client_leaves_no_container(tmp_path: Path) -> None:
-    assert kept(tmp_path, "kill -KILL $$") == (137, [RUN, "kill lmbatch-7-0-0-1", "rm --force lmbatch-7-0-0-1"])
+    ended, asked = kept(tmp_path, ends_with(code))
+    assert ended == code
+    assert asked[0] == "run --sig-proxy=false --name lmbatch-7-0-0-1 --label lmbatch.job=7 IMAGE python"
+    assert asked[-1] == "rm --force lmbatch-7-0-0-1"
 
 
 @pytest.mark.parametrize("signal", ["USR2", "TERM", "INT"])
-def test_the_keeper_outlives_notice_and_waits_for_the_save(tmp_path: Path, signal: str) -> None:
-    code, asked = kept(tmp_path, f"kill -{signal} $PPID; sleep 0.3; kill -{signal} $PPID; sleep 0.3; exit 75")
-    assert (code, asked) == (75, [RUN])
+def test_notice_reaches_the_container_and_its_save_is_waited_for(tmp_path: Path, signal: str) -> None:
+    """The client dies of the signal meanwhile: the exit code is the container's all the same."""
+    body = f"{WAIT}; sleep 0.3; touch saved; {ends_with(75)}"
+    code, asked = kept(tmp_path, body, client=f"sleep 0.2; kill -{signal} $PPID; kill -KILL $$")
+    assert code == 75
+    assert (tmp_path / "saved").exists()
+    assert f"kill --signal {signal} lmbatch-7-0-0-1" in asked
+    assert "attach --no-stdin --sig-proxy=false lmbatch-7-0-0-1" in asked
 
 
 def test_the_container_goes_before_slurm_kills(tmp_path: Path) -> None:
     """A container that does not end after SIGTERM is removed 2 s before the SIGKILL."""
-    (tmp_path / "scontrol").write_text("#!/bin/bash\necho 'KillWait                = 3 sec'\n", encoding="utf-8")
-    (tmp_path / "scontrol").chmod(0o755)
-    code, asked = kept(tmp_path, f"kill -TERM $PPID; for _ in {{1..150}}; do grep -q ^rm {tmp_path}/asked && exit 137; "
-                                 "sleep 0.1; done")  # fmt: skip
+    code, asked = kept(tmp_path, "echo 137 > code; sleep 15; touch survived", client="sleep 0.2; kill -TERM $PPID")
     assert code == 137
-    assert asked[1:3] == ["kill lmbatch-7-0-0-1", "rm --force lmbatch-7-0-0-1"]
+    assert asked.count("rm --force lmbatch-7-0-0-1") == 2
+    assert not (tmp_path / "survived").exists()
