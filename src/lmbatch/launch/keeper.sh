@@ -15,7 +15,7 @@ remove_before_kill() {
 notice='' terminated='' timer=''
 for signal in INT USR1 USR2; do trap "notice=$signal" "$signal"; done
 trap 'notice=TERM terminated=yes' TERM
-"$runtime" run --sig-proxy=false --name "$name" --label "lmbatch.job=${SLURM_JOB_ID:-0}" "$@" &
+"$runtime" run --rm --sig-proxy=false --name "$name" --label "lmbatch.job=${SLURM_JOB_ID:-0}" "$@" &
 client=$!
 while :; do
   wait "$client"; code=$?
@@ -32,6 +32,7 @@ while :; do
   "$runtime" attach --no-stdin --sig-proxy=false "$name" & client=$!
 done
 [ -z "$timer" ] || kill "$timer" 2>/dev/null
+# --rm removes it also where this shell is killed; here, where it has not happened yet or the client was.
 ended=$("$runtime" inspect --format '{{.State.ExitCode}}' "$name" 2>/dev/null) && code=$ended
 "$runtime" rm --force "$name" >/dev/null 2>&1
 exit "$code"

@@ -182,7 +182,7 @@ run)
   (trap 'touch told' USR2 TERM INT; {body}; echo 0 > code) & echo $! > container
   {client}
   wait; cat code >/dev/null; exit "$(cat code)" ;;
-attach) while alive; do sleep 0.05; done ;;
+attach) while alive; do sleep 0.05; done; exit "$(cat code)" ;;
 kill) alive && kill -s "$3" "$(cat container)" ;;
 inspect)
   case "$3" in *Running*) if alive; then echo true; else echo false; fi ;; *) cat code ;; esac ;;
@@ -216,7 +216,7 @@ WAIT = "for _ in {1..200}; do [ ! -e told ] || break; sleep 0.05; done"
 def test_the_exit_code_comes_back(tmp_path: Path, code: int) -> None:
     ended, asked = kept(tmp_path, ends_with(code))
     assert ended == code
-    assert asked[0] == "run --sig-proxy=false --name lmbatch-7-0-0-1 --label lmbatch.job=7 IMAGE python"
+    assert asked[0] == "run --rm --sig-proxy=false --name lmbatch-7-0-0-1 --label lmbatch.job=7 IMAGE python"
     assert asked[-1] == "rm --force lmbatch-7-0-0-1"
 
 
