@@ -70,7 +70,12 @@ def test_a_prompt_beyond_the_context_is_said_to_be_cut(queue):
 )
 def test_a_prompt_that_is_refused_never_reaches_the_queue(queue, prompt, words):
     asleep = GenerationQueue(queue.generator)  # its thread was never started, so what it takes would stay there
-    (picture,) = pictures(asleep, prompt, LIKELIEST)
+
+    async def first():
+        async with aclosing(write(asleep, prompt, LIKELIEST, **LIMITS)) as seen:
+            return await anext(seen)
+
+    picture = asyncio.run(first())
     assert words in picture.note
     assert picture.failed
     assert asleep.waiting == 0
