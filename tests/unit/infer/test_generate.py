@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from lmbatch.config import GenerateConfig
 from lmbatch.errors import CheckpointError, ConfigError, TokenizerError, UsageError
 from lmbatch.infer import TextGenerator, export_model, load_for_generation
-from lmbatch.infer.sampling import WithoutPadding
+from lmbatch.infer.sampling import WithoutPadding, generation_config
 from lmbatch.infer.window import Window, fit
 
 PROMPTS = ["第一条 ", "国家保护", "第一条 为了保护公民的权利，制定", "H", "", "Hello world, the"]
@@ -79,6 +79,18 @@ def test_no_bigram_stands_twice(generator):
         pairs = list(itertools.pairwise(ids))
         assert len(pairs) > 10
         assert len(pairs) == len(set(pairs))
+
+
+def test_beams_stop_early_only_if_told(generator, model):
+    """Against transformers' own beam search with the same settings."""
+    ids = torch.tensor([[0, *range(1, 6)]])
+    for early in (False, True):
+        ours = generation_config(greedy(num_beams=3, early_stopping=early), new=8, eod_id=0)
+        settings = {"num_beams": 3, "early_stopping": early, "do_sample": False, "max_new_tokens": 8}
+        theirs = model.generate(ids, eos_token_id=0, pad_token_id=0, **settings)
+        assert ours.early_stopping is early
+        assert torch.equal(model.generate(ids, generation_config=ours), theirs)
+    assert generation_config(greedy(early_stopping=True), new=8, eod_id=0).early_stopping is not True
 
 
 def test_the_seed_decides_and_nothing_else_does(generator):
