@@ -124,7 +124,8 @@ def cleaning_command(site: ContainerSite) -> tuple[str, ...]:
     if site.runtime not in ("podman", "docker"):
         return ()
     listing = f"{site.runtime} ps --all --quiet --filter label=lmbatch.job=$SLURM_JOB_ID"
-    return ("bash", "-c", f"{listing} | xargs --no-run-if-empty {site.runtime} rm --force")
+    each = f"xargs --no-run-if-empty {site.runtime}"
+    return ("bash", "-c", f"{listing} | {each} kill; {listing} | {each} rm --force")
 
 
 def removing_command(site: ContainerSite, work: ContainerWork) -> tuple[str, ...]:

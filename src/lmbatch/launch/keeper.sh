@@ -10,6 +10,7 @@ remove_before_kill() {
   seconds=$(scontrol show config 2>/dev/null | sed -n 's/^KillWait *= *\([0-9]*\).*/\1/p')
   seconds=${seconds:-30}
   sleep $((seconds > 20 ? seconds - 5 : seconds - 2))
+  "$runtime" kill --signal KILL "$name"  # rm alone of podman would first ask, and wait for 10 s
   "$runtime" rm --force "$name"
 }
 notice='' terminated='' timer=''

@@ -54,7 +54,7 @@ def test_bash_gets_the_command_word_for_word(
     assert in_bash(lines, "check") == [
         sys.executable, "-m", "lmbatch.launch.host", *files, "--set", "steps=7", "--check"
     ]  # fmt: skip
-    assert "docker rm --force" in in_bash(lines, "clean")[-1]
+    assert "docker kill; docker ps" in in_bash(lines, "clean")[-1]
 
 
 def test_a_site_without_a_container_says_nothing(

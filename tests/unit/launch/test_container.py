@@ -235,5 +235,5 @@ def test_the_container_goes_before_slurm_kills(tmp_path: Path) -> None:
     """A container that does not end after SIGTERM is removed 2 s before the SIGKILL."""
     code, asked = kept(tmp_path, "echo 137 > code; sleep 15; touch survived", client="sleep 0.2; kill -TERM $PPID")
     assert code == 137
-    assert asked.count("rm --force lmbatch-7-0-0-1") == 2
+    assert asked.index("kill --signal KILL lmbatch-7-0-0-1") < asked.index("rm --force lmbatch-7-0-0-1")
     assert not (tmp_path / "survived").exists()
