@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +36,16 @@ def export_model(run_dir: Path, out: Path, *, step: int | None = None) -> Path:
         copy_tokenizer(run, folder)
         card = model_card(run.config, run.manifest, checkpoint.facts, model, run_dir / "metrics.jsonl")
         (folder / _CARD).write_text(card, encoding="utf-8")
+        _share(folder)
     log.info("%s: step %d of %s", out, checkpoint.step, run_dir)
     return out
+
+
+def _share(folder: Path) -> None:
+    """Let others read what they may read of the card: safetensors makes its files for their owner alone."""
+    usual = stat.S_IMODE((folder / _CARD).stat().st_mode)
+    for path in files_under(folder):
+        path.chmod(usual)
 
 
 def _check_replaceable(out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ def test_plain_transformers_gives_the_trained_models_logits_bit_for_bit(run_dir,
     text = "第一条 为了 保护 Hello\n\n  𠮷 ok"
     assert tokenizer(text)["input_ids"] == original(text)["input_ids"]
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_others_may_read_all_of_an_export_that_may_read_one_file(run_dir, tmp_path):
+    before = os.umask(0o022)
+    try:
+        out = export_model(run_dir, tmp_path / "export")
+    finally:
+        os.umask(before)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in out.iterdir()} == dict.fromkeys(
+        (path.name for path in out.iterdir()), "0o644"
+    )
 
 
 def test_the_configs_name_vocabulary_context_and_special_ids(run_dir, tmp_path, manifest):
