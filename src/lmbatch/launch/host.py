@@ -2,7 +2,7 @@
 
 ::
 
-    eval "$(python -m lmbatch.launch.host --site S --config C [--set …])"     run=(… python) clean=(…) check=(…)
+    python -m lmbatch.launch.host --site S --config C [--set …]      run:ch-run␀ … run:python␀check:python␀ …
     srun … python -m lmbatch.launch.host --site S --config C [--set …] --check      one task on each node
 
 The host needs lmbatch without any extra: nothing here, nor in the judge of the pre-flight check, imports torch.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -27,22 +26,22 @@ from lmbatch.launch.image_check import check_container
 from lmbatch.train.preflight import NodeReport, folder_of, write_report
 
 
-def shell_lines(site: SiteConfig, work: ContainerWork, again: Sequence[str]) -> str:
-    """Three arrays of bash: what starts the image's Python, what cleans a node up, what checks it.
+def named_words(site: SiteConfig, work: ContainerWork, again: Sequence[str]) -> str:
+    """Three commands, each word after its command's name: what starts the image's Python, cleans a node up, checks it.
 
-    ``again`` is the command that gave these lines.
+    A word ends with a zero byte, the one that no argument of a program can hold. ``again`` is the command that asked.
     """
-    arrays = {
+    commands = {
         "run": container_prefix(site.container, work),
         "clean": cleaning_command(site.container),
         # The tasks of pyxis begin inside: there is nothing to run on the host of each node before.
         "check": () if site.container.runtime == "pyxis" else (*again, "--check"),
     }
-    return "\n".join(f"{name}=({shlex.join(words)})" for name, words in arrays.items())
+    return "".join(f"{name}:{word}\0" for name, words in commands.items() for word in words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the lines, or check this node; the exit code."""
+    """Print the words, or check this node; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lmbatch.launch.host", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--site", required=True, metavar="FILE", help="site file (YAML)")
     parser.add_argument("--config", required=True, metavar="FILE", help="training config (YAML)")
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     if site.container.runtime != "none":
-        sys.stdout.write(shell_lines(site, work, [sys.executable, "-m", "lmbatch.launch.host", *given]) + "\n")
+        sys.stdout.write(named_words(site, work, [sys.executable, "-m", "lmbatch.launch.host", *given]))
     return 0
 
 

@@ -36,14 +36,23 @@ notice='' step=''
 trap 'notice=", after notice"; [ -z "$step" ] || kill -USR2 "$step"' USR2
 
 # What starts Python on a node: alone, or in the container of the site file. This script stays outside.
-run=("$python") check=() clean=()
+run=() check=() clean=()
 if [ -n "$site" ]; then
-  lines=$("$python" -m lmbatch.launch.host --site "$site" --config "$config" "$@") || exit 2
-  eval "$lines"
+  # Words that end with a zero byte and name their array: the shell parses none of them.
+  mapfile -d '' -t words < <("$python" -m lmbatch.launch.host --site "$site" --config "$config" "$@")
+  wait "$!" || [ -n "$notice" ] || exit 2
+  for word in "${words[@]}"; do
+    case $word in
+      run:*) run+=("${word#run:}") ;;
+      check:*) check+=("${word#check:}") ;;
+      clean:*) clean+=("${word#clean:}") ;;
+    esac
+  done
 fi
+[ ${#run[@]} -gt 0 ] || run=("$python")
 
 # Look at every node first. A bad one is named, and a new job keeps away from it (from no more than four of them).
-if [ "${LMBATCH_PREFLIGHT:-yes}" = yes ]; then
+if [ "${LMBATCH_PREFLIGHT:-yes}" = yes ] && [ -z "$notice" ]; then
   [ ${#check[@]} -eq 0 ] || srun --ntasks-per-node=1 "${check[@]}"
   srun "${run[@]}" -m lmbatch.train.preflight --config "$config" "$@"
   if [ -z "$notice" ] && ! bad=$("$python" -m lmbatch.train.preflight --config "$config" "$@" --judge); then

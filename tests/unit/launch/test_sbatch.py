@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lmbatch.config import TrainSite
 from lmbatch.launch.sbatch import training_script
 from lmbatch.train.slurm import rendezvous_port
+from support.tiny_run import tiny_settings, write_config
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,8 +52,8 @@ def test_bash_and_python_agree_on_the_port(restarts: str) -> None:
     assert int(done.stdout) == rendezvous_port(environ)
 
 
-# Names the bad nodes in the file beside it, as the judge of the pre-flight check does; gives the container's lines.
-JUDGE = """case "$*" in *launch.host*) cat lines; exit ;; esac
+# Names the bad nodes in the file beside it, as the judge of the pre-flight check does; gives the container's words.
+JUDGE = """case "$*" in *launch.host*) cat words; exit ;; esac
 bad=$(cat bad 2>/dev/null); printf %s "$bad"; [ -z "$bad" ]"""
 
 
@@ -146,12 +149,12 @@ def test_notice_during_the_check_requeues_without_training(tmp_path: Path) -> No
     assert not (tmp_path / "trained").exists()
 
 
-CONTAINED = """run=(ch-run 'my image' -- python3) clean=(rm-containers) check=(look-at-node)"""
+CONTAINED = "\0".join(("run:ch-run", "run:my image", "run:--", "run:python3", "clean:rm", "check:look-at-node", ""))
 
 
 def test_in_the_container_of_a_site(tmp_path: Path) -> None:
     """The node is looked at from outside, and only what Slurm does not need to talk to runs inside."""
-    (tmp_path / "lines").write_text(CONTAINED, encoding="utf-8")
+    (tmp_path / "words").write_text(CONTAINED, encoding="utf-8")
     asked = {"LMBATCH_PREFLIGHT": "yes", "LMBATCH_SITE": "site.yaml"}
     code, output, _ = run_with(tmp_path, 'printf "<%s>" "$@"; echo', **asked)
     look, preflight, train, _ = output.splitlines()
@@ -163,21 +166,39 @@ def test_in_the_container_of_a_site(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("code", "cleaned"), [(0, False), (75, False), (1, True), (137, True)])
 def test_what_a_step_leaves_is_removed(tmp_path: Path, code: int, cleaned: bool) -> None:
-    (tmp_path / "lines").write_text(CONTAINED, encoding="utf-8")
-    step = f'case "$*" in *rm-containers*) touch cleaned ;; *) exit {code} ;; esac'
+    (tmp_path / "words").write_text(CONTAINED, encoding="utf-8")
+    step = f'case "$*" in *" rm") touch cleaned ;; *) exit {code} ;; esac'
     assert run_with(tmp_path, step, LMBATCH_SITE="site.yaml")[0] == code
     assert (tmp_path / "cleaned").exists() == cleaned
 
 
+def test_the_shell_parses_no_word_of_a_container(tmp_path: Path) -> None:
+    """The real module on a site whose paths are as bad as a shell could wish."""
+    place = tmp_path / """it's "my" $(touch x) `touch y` *; touch z\n&"""
+    for folder in ("store", "image/ch"):
+        (place / folder).mkdir(parents=True)
+    (place / "image/ch/environment").touch()
+    container = {"runtime": "charliecloud", "image": str(place / "image"), "mounts": [f"{place}:/$(touch u)"]}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"name": "s", "container": container}), encoding="utf-8")
+    write_config(tmp_path / "my config.yaml", tiny_settings(str(place / "store"), place / "my runs"))
+    asked = {"LMBATCH_SITE": "site.yaml", "HOME": str(place / "home"), "PYTHONPATH": str(ROOT / "src")}
+    code, output, _ = run_with(tmp_path, 'printf "%s\\0" "$@"', python=f'exec {sys.executable} "$@"', **asked)
+    words = output.split("\0")
+    assert code == 0
+    assert {f"--bind={place}:/$(touch u)", str(place / "image")} <= set(words)
+    assert words[words.index("--") + 1 :][:3] == ["python", "-m", "lmbatch.train"]
+    assert not set("uxyz") & {path.name for path in tmp_path.rglob("*")}
+
+
 def test_a_container_that_cannot_be_had_ends_the_job(tmp_path: Path) -> None:
-    code, _, asked = run_with(tmp_path, "touch trained", LMBATCH_SITE="site.yaml")  # no lines: the module failed
+    code, _, asked = run_with(tmp_path, "touch trained", LMBATCH_SITE="site.yaml")  # no words: the module failed
     assert (code, asked) == (2, [])
     assert not (tmp_path / "trained").exists()
 
 
 def test_notice_while_the_container_is_looked_for_requeues(tmp_path: Path) -> None:
-    (tmp_path / "lines").write_text(CONTAINED, encoding="utf-8")
-    body = JUDGE.replace("cat lines", "kill -USR2 $PPID; sleep 0.2; cat lines")
+    (tmp_path / "words").write_text(CONTAINED, encoding="utf-8")
+    body = JUDGE.replace("cat words", "kill -USR2 $PPID; sleep 0.2; cat words")
     code, _, asked = run_with(tmp_path, "touch trained", python=body, LMBATCH_SITE="site.yaml")
     assert (code, asked) == (75, ["requeue 12"])
     assert not (tmp_path / "trained").exists()
