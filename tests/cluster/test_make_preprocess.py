@@ -13,7 +13,8 @@ import yaml
 from lmbatch.config import PreprocessConfig, load_config
 from lmbatch.preprocess import load_plan, read_receipts
 from lmbatch.store import Manifest, open_store, parse_manifest
-from support.drive import preprocess_here
+from support.container_image import container_image
+from support.drive import contents, preprocess_here
 from support.slurm_site import NODES, SlurmCluster, wait_until
 from support.wudao import write_files, write_tokenizer
 
@@ -75,6 +76,20 @@ def test_wudao_by_make_on_slurm_into_object_storage(slurm_cluster: SlurmCluster,
     wait_until(
         lambda: slurm_cluster.run("sinfo", "-h", "-N", "-p", "main", "-o", "%t").stdout.split() == ["idle"] * NODES
     )
+
+
+def test_the_same_in_containers(slurm_cluster: SlurmCluster, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = container_image("preprocess")
+    for name, value in image.environment.items():
+        monkeypatch.setenv(name, value)
+    site = yaml.safe_load((base / "site.yaml").read_text(encoding="utf-8"))
+    site["slurm"]["batch_bytes"] = 18000
+    site["container"] = {"runtime": "podman", "image": image.tag}
+    (base / "site.yaml").write_text(yaml.safe_dump(site), encoding="utf-8")
+    output, errors = start_make(base, f"{base}/store", slurm_cluster).communicate(timeout=200)
+    assert f"digest: {quiet_manifest(base).digest}" in output, errors
+    assert contents(open_store(f"{base}/store")) == contents(open_store(f"{base}/quiet"))
+    assert len(list((base / "jobs").rglob("*_answer.json"))) == len(list((base / "jobs").rglob("*_log.out"))) > 1
 
 
 def test_the_driver_as_a_job_of_its_own(slurm_cluster: SlurmCluster, base: Path) -> None:

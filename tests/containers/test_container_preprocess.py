@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,17 +16,21 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from lmbatch.config import ContainerSite
 from lmbatch.launch.backend import TaskBatch
 from lmbatch.launch.contained_batch import ContainedBatch
+from lmbatch.launch.slurm_memory import is_out_of_memory
+from lmbatch.store import open_store
 from support.container_image import container_image
-from support.drive import contents, prepare
+from support.drive import contents, in_child, prepare
 from support.slurm_site import (
     HELD,
     NODES,
     Site,
     SlurmCluster,
+    config_of,
     used_site,
     wait_until,
     write_corpus_and_quiet_store,
@@ -84,12 +89,12 @@ def held(site: Site) -> Site:
     return site
 
 
-def inside(site: Site) -> list[psutil.Process]:
-    """Processes that do a batch of this site in a container."""
+def inside(base: Path) -> list[psutil.Process]:
+    """Processes that do a batch under this folder in a container."""
     found = []
     for process in psutil.process_iter(["cmdline", "name"]):
         words = process.info["cmdline"] or ()
-        if process.info["name"].startswith("python") and "--lifeline" in words and str(site.base) in " ".join(words):
+        if process.info["name"].startswith("python") and "--lifeline" in words and str(base) in " ".join(words):
             found.append(process)
     return found
 
@@ -116,7 +121,7 @@ def test_slurm_sees_what_the_work_died_of(folder_site: Site) -> None:
     """As without a container; what is out of memory is known by it."""
     driver = held(folder_site).start("--set", "retries=0", held=True, max_parallel=1, batch_bytes="1GiB")
     wait_until(lambda: bool(folder_site.waiting()))
-    inside(folder_site)[0].send_signal(signal.SIGKILL)
+    inside(folder_site.base)[0].send_signal(signal.SIGKILL)
     folder_site.gate.touch()
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 1, errors
@@ -127,7 +132,7 @@ def test_a_killed_task_and_a_node_without_power_change_no_byte(folder_site: Site
     driver = held(folder_site).start(held=True)
     names = folder_site.cluster.settings.names
     wait_until(lambda: set(names) <= set(folder_site.waiting()) and len(folder_site.waiting()) == 4)
-    inside(folder_site)[0].send_signal(signal.SIGKILL)
+    inside(folder_site.base)[0].send_signal(signal.SIGKILL)
     folder_site.cluster.kill_node(NODES)
     folder_site.gate.touch()
     folder_site.finish(driver)
@@ -143,7 +148,7 @@ def test_what_is_preempted_is_requeued_from_outside(folder_site: Site) -> None:
     urgent = folder_site.cluster.run("sbatch", "-p", "urgent", "-N", str(NODES), "--exclusive", "-o", "/dev/null",
                                      "--wrap", "sleep 1")  # fmt: skip
     assert urgent.returncode == 0
-    wait_until(lambda: "PENDING" in folder_site.queue() and not inside(folder_site))
+    wait_until(lambda: "PENDING" in folder_site.queue() and not inside(folder_site.base))
     folder_site.gate.touch()
     folder_site.finish(driver)
     folder_site.assert_same_bytes()
@@ -156,7 +161,57 @@ def test_a_cancelled_job_leaves_no_process_and_no_container(podman_site: Site) -
     podman_site.cluster.run("scancel", f"--user={os.getuid()}")
     _, errors = driver.communicate(timeout=60)
     assert "CANCELLED" in errors
-    wait_until(lambda: not inside(podman_site) and not containers(), 20)
+    wait_until(lambda: not inside(podman_site.base) and not containers(), 20)
+
+
+@pytest.mark.parametrize("image", ["folder_image", "podman_image"])
+def test_ctrl_c_on_one_machine_leaves_nothing_and_the_next_run_has_the_same_bytes(
+    image: str, request: pytest.FixtureRequest, corpus: Path, tmp_path: Path
+) -> None:
+    container: dict[str, Any] = request.getfixturevalue(image)
+    variable = "--env" if container["runtime"] == "podman" else "--set-env"
+    values = {"PYTHONPATH": HELD, "LMBATCH_TEST_GATE": tmp_path / "gate"}  # of the workers alone
+    container |= {"mounts": [f"{HELD}:{HELD}"], "options": [f"{variable}={name}={values[name]}" for name in values]}
+    driver = start_here(tmp_path, corpus, container)
+    wait_until(lambda: len(list(tmp_path.glob("waiting-*"))) == 2)
+    assert len(inside(tmp_path)) == 2
+    driver.send_signal(signal.SIGINT)
+    driver.communicate(timeout=60)
+    assert driver.returncode not in (0, 1)
+    wait_until(lambda: not inside(tmp_path) and not (image == "podman_image" and containers()), 20)
+    (tmp_path / "gate").touch()
+    Site.finish(start_here(tmp_path, corpus, container))
+    assert contents(open_store(str(tmp_path / "store"))) == contents(open_store(str(corpus / "quiet")))
+    assert not list((tmp_path / "spool").iterdir())
+    assert image == "folder_image" or containers() == []
+
+
+def start_here(base: Path, corpus: Path, container: dict[str, Any]) -> subprocess.Popen[str]:
+    """The driver, with two workers on this machine."""
+    config = config_of(corpus, base, "store").model_dump(mode="json")
+    (base / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    (base / "site.yaml").write_text(yaml.safe_dump({"name": "here", "container": container}), encoding="utf-8")
+    command = ["preprocess", "--config", "config.yaml", "--on", "local", "--site", "site.yaml", "--workers", "2"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "lmbatch", *command],
+        cwd=base, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_podman_keeps_to_the_jobs_memory(
+    podman_image: dict[str, Any], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Its containers are in no control group of the job. The driver asks for more when it reads of a memory limit."""
+    store, _, plan, _ = prepare(config_of(corpus, tmp_path, "store"))
+    batch = TaskBatch(store.uri, (plan.tasks[0].id,), str(tmp_path / "spool"), raw=plan.raw)
+    work = ContainedBatch(batch, ContainerSite.model_validate(podman_image))
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "32")
+    assert in_child(lambda: work.run(tmp_path, "7_1")) == -signal.SIGKILL
+    words = capfd.readouterr().err
+    assert is_out_of_memory(None, words)
+    assert "32 MiB" in words
+    assert containers() == []
 
 
 def test_what_went_wrong_comes_out_word_for_word(tmp_path: Path, folder_image: dict[str, Any]) -> None:

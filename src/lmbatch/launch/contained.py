@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lmbatch
 from lmbatch.config import TrainConfig
-from lmbatch.launch.container import ContainerWork
+from lmbatch.launch.container import ContainerWork, job_memory
 from lmbatch.store.location import parse_location
 
 
@@ -38,8 +39,17 @@ def work_here(
         code=Path(lmbatch.__file__).resolve().parents[1],
         gpus=gpus,
         user=f"{os.getuid()}:{os.getgid()}",
+        login=environ.get("USER") or _login(os.getuid()),
+        memory=job_memory(environ),
         rootless=os.getuid() != 0,
     )
+
+
+def _login(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:  # a node need not know all users by name
+        return str(user)
 
 
 def _with_targets(paths: Sequence[Path]) -> tuple[Path, ...]:

@@ -12,9 +12,9 @@ else with the work's exit code and its last words in the log, so that what is ou
 from __future__ import annotations
 
 import os
-import pwd
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +27,7 @@ from lmbatch.errors import TaskError
 from lmbatch.launch.backend import TaskBatch, TaskFailure, die_with_parent
 from lmbatch.launch.batch_file import read_answer, write_batch
 from lmbatch.launch.contained import work_here
-from lmbatch.launch.container import ContainerWork, container_prefix, removing_command
+from lmbatch.launch.container import ContainerWork, container_prefix, job_memory, removing_command
 from lmbatch.launch.image_check import check_mounts
 from lmbatch.launch.lifeline import NOT_OURS
 from lmbatch.store import local_folder
@@ -69,7 +69,7 @@ class ContainedBatch:
             self.batch.clear_spool()
         failures = read_answer(answer)
         if failures is None:
-            end_like(code)
+            end_like(code, job_memory(os.environ) if self.container.runtime in ("podman", "docker") else None)
         return failures
 
     def checkpoint(self) -> object:
@@ -145,7 +145,7 @@ def run_on_a_lifeline(command: Sequence[str]) -> int:
     Its standard input is a pipe that ends when this process does, however that comes about.
     """
     with signals_held_back():
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, env=_environment())
+        process = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
         return process.wait()
     finally:
@@ -187,20 +187,20 @@ def signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_like(code: int) -> NoReturn:
-    """End this process like one that left no answer and returned ``code``. Raises SystemExit; TaskError for 0."""
+def end_like(code: int, memory: int | None = None) -> NoReturn:
+    """End this process like one that left no answer and returned ``code``. Raises SystemExit; TaskError for 0.
+
+    ``memory`` is the limit of the container's own, in bytes: Slurm does not see what is killed at it, and is told.
+    """
     number = -code if code < 0 else code - _BY_A_SIGNAL
     if number == signal.SIGKILL:  # for want of memory, most likely: Slurm and the driver are to see it
+        if memory:
+            sys.stderr.write(f"killed by signal 9, most likely at the container's memory limit, {memory >> 20} MiB\n")
+            sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     if code == 0:
         raise TaskError("the container ended well, and left no answer", remedy="is its image lmbatch's?")
     raise SystemExit(code if code > 0 else _BY_A_SIGNAL + number)
-
-
-def _environment() -> dict[str, str]:
-    """This process's own; ch-run refuses to start without USER, which a job need not have."""
-    user = {} if "USER" in os.environ else {"USER": pwd.getpwuid(os.getuid()).pw_name}
-    return {**user, **os.environ}
 
 
 def _quietly(command: Sequence[str]) -> None:

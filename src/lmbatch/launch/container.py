@@ -17,7 +17,7 @@ is a plugin of srun, begins with more of them. The rules that all runtimes follo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -65,7 +65,8 @@ class ContainerWork:
     ``folders`` are absolute, and lie under the same paths inside; so do those in ``written``, which the work writes to,
     and the folders of ``caches``, which are the values of the variables that they are named by. ``code`` is the folder
     that holds the host's package ``lmbatch``, used where the site says so. ``gpus`` is that of a node. ``user`` is
-    ``uid:gid`` on the host; ``rootless`` tells whether the runtime's engine runs as an ordinary user. With a ``name``
+    ``uid:gid`` on the host, and ``login`` that user's name; ``rootless`` tells whether the runtime's engine runs as an
+    ordinary user. ``memory`` is the job's on a node, in bytes; None: there is no limit. With a ``name``
     the caller sees to the container's end (`removing_command`) and holds its standard input; without one a keeper does.
     """
 
@@ -76,7 +77,9 @@ class ContainerWork:
     code: Path | None = None
     gpus: int = 0
     user: str = "0:0"
+    login: str = ""
     rootless: bool = False
+    memory: int | None = None
     name: str | None = None
 
 
@@ -133,6 +136,11 @@ def removing_command(site: ContainerSite, work: ContainerWork) -> tuple[str, ...
     if site.runtime not in ("podman", "docker") or not work.name:
         return ()
     return (site.runtime, "rm", "--force", work.name)
+
+
+def job_memory(environ: Mapping[str, str]) -> int | None:
+    """The memory that Slurm gives this job on a node, in bytes (``--mem`` of sbatch; 0 there means all: no limit)."""
+    return int(environ.get("SLURM_MEM_PER_NODE") or 0) * 2**20 or None
 
 
 def _parsed(text: str) -> Mount:
@@ -196,14 +204,15 @@ def _charliecloud(site: ContainerSite, work: ContainerWork) -> list[str]:
 
     The node's /tmp is there anyway, and nothing can be mounted in it; with TMPDIR set another folder would take its
     place. There is no read-only bind: the flag is refused before (image_check). ``ch-fromhost`` has put the libraries
-    of the GPUs into the image.
+    of the GPUs into the image. Without USER, which a job need not have, it refuses to start.
     """
     binds = [
         f"--bind={mount.source}:{mount.inside}" for mount in mounts_of(site, work)
         if not mount.inside.is_relative_to("/tmp")  # noqa: S108
     ]  # fmt: skip
     return [
-        "env", "--unset=TMPDIR", "ch-run", *(f"--unset-env={name}" for name in _foreign(site, work)), "--set-env",
+        "env", "--unset=TMPDIR", *([f"USER={work.login}"] if work.login else []),
+        "ch-run", *(f"--unset-env={name}" for name in _foreign(site, work)), "--set-env",
         *(f"--set-env={name}={value}" for name, value in _given(site, work).items()),
         *binds, f"--cd={work.cwd}", *site.options, str(site.image), "--",
     ]  # fmt: skip
@@ -212,7 +221,10 @@ def _charliecloud(site: ContainerSite, work: ContainerWork) -> list[str]:
 def _engine(site: ContainerSite, work: ContainerWork) -> list[str]:
     """podman and docker: a keeper on the host waits for the container and sees to it that none is left behind.
 
-    ``--mount`` refuses a source that is not there; ``--volume`` of docker would make an empty one.
+    ``--mount`` refuses a source that is not there; ``--volume`` of docker would make an empty one. Both put the
+    container into a control group of its own, outside of the job's, so that the job's limit must be told to them.
+    (podman without a group, ``--cgroups=disabled``, would want process numbers of its own, and Python as process 1.)
+    An ordinary user's podman may have no right to set one, and then refuses to start: it gets none.
     """
     shm = f"--shm-size={site.shm}" if site.shm else "--ipc=host"
     gpus = {"podman": "--device=nvidia.com/gpu=all", "docker": "--gpus=all"}[site.runtime] if work.gpus else None
@@ -220,8 +232,9 @@ def _engine(site: ContainerSite, work: ContainerWork) -> list[str]:
     named = [site.runtime, "run", "--interactive", f"--name={work.name}", "--rm"]
     start = named if work.name else ["bash", "-c", keeper(), "lmbatch", site.runtime]
     user = "--userns=keep-id" if podman and work.rootless else f"--user={work.user}"
+    memory = None if podman and work.rootless else work.memory
     return [
-        *start, "--network=host", "--pid=host", shm, user,
+        *start, "--network=host", "--pid=host", shm, *([f"--memory={memory}"] if memory else []), user,
         "--entrypoint=", "--log-driver=none", "--security-opt=label=disable",
         *(["--ulimit=host"] if podman else []), *([gpus] if gpus else []),
         *(f"--mount=type=bind,source={mount.source},destination={mount.inside}{',readonly' if mount.read_only else ''}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,14 @@ def test_a_folder_that_is_a_link_comes_with_what_it_leads_to(tmp_path: Path) -> 
     assert {tmp_path / "runs", tmp_path / "scratch"} <= set(work.written)
     assert dict(work.caches)["HF_HOME"] == Path("/hf")
     assert not any("bucket" in str(path) for path in work.folders)
+
+
+def test_training_has_the_users_name_and_the_jobs_memory(tmp_path: Path) -> None:
+    config = tiny_config("s3://bucket/demo", tmp_path / "runs")
+    work = training_work(config, tmp_path / "c.yaml", {"SLURM_MEM_PER_NODE": "2048"})
+    assert (work.login, work.memory) == (pwd.getpwuid(os.getuid()).pw_name, 2 * 2**30)
+    work = training_work(config, tmp_path / "c.yaml", {"USER": "li"})
+    assert (work.login, work.memory) == ("li", None)
 
 
 @pytest.mark.parametrize("module", ["lmbatch.launch.host", "lmbatch.train.preflight"])

@@ -153,6 +153,25 @@ def test_nothing_is_stored_where_the_container_cannot_run(config: PreprocessConf
     assert not list(open_store(config.store or "").list())
 
 
+def test_the_answer_of_an_attempt_before_is_none_of_this_one(
+    config: PreprocessConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A requeued element has the same name: what died without an answer must not be taken for done."""
+    program = tmp_path / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    store, _, plan, _ = prepare(config)
+    (tmp_path / "jobs" / "7").mkdir(parents=True)
+    write_answer(tmp_path / "jobs" / "7" / "7_1_answer.json", {})
+    batch = TaskBatch(store.uri, (plan.tasks[0].id,), str(tmp_path / "spool"), raw=plan.raw)
+    with pytest.raises(SystemExit) as ended:
+        ContainedBatch(batch, site("apptainer")).run(tmp_path / "jobs" / "7", "7_1")
+    assert ended.value.code == 3
+    assert not (tmp_path / "spool").exists()
+
+
 # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_the_batch_form_does_what_the_file_says(config: PreprocessConfig, tmp_path: Path) -> None:
     quiet = preprocess_here(config.model_copy(update={"store": str(tmp_path / "quiet")}))

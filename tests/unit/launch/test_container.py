@@ -15,6 +15,7 @@ from lmbatch.launch.container import (
     ContainerWork,
     cleaning_command,
     container_prefix,
+    job_memory,
     keeper,
     mounts_of,
 )
@@ -126,6 +127,26 @@ def test_docker_on_gpus_and_rootless_podman() -> None:
     rootless = container_prefix(site("podman"), replace(TASK, rootless=True))
     assert "--userns=keep-id" in rootless
     assert not any(part.startswith("--user=") for part in rootless)
+
+
+@pytest.mark.parametrize("runtime", ["podman", "docker"])
+def test_an_engine_is_told_the_jobs_memory_as_its_container_is_none_of_the_jobs(runtime: str) -> None:
+    limited = replace(TASK, memory=job_memory({"SLURM_MEM_PER_NODE": "500"}))
+    assert "--memory=524288000" in container_prefix(site(runtime), limited)
+    for unlimited in ({}, {"SLURM_MEM_PER_NODE": "0"}):
+        prefix = container_prefix(site(runtime), replace(TASK, memory=job_memory(unlimited)))
+        assert not any(part.startswith("--memory") for part in prefix)
+
+
+def test_who_may_set_no_limit_asks_for_none() -> None:
+    limited = replace(TASK, memory=2**30, rootless=True)
+    assert not any(part.startswith("--memory") for part in container_prefix(site("podman"), limited))
+    assert "--memory=1073741824" in container_prefix(site("docker"), limited)  # set by its service
+
+
+def test_charliecloud_has_the_users_name_also_where_a_job_has_none() -> None:
+    prefix = container_prefix(site("charliecloud", "/img/train"), replace(TRAINING, login="li"))
+    assert prefix[:4] == ("env", "--unset=TMPDIR", "USER=li", "ch-run")
 
 
 @pytest.mark.parametrize("runtime", ["pyxis", "apptainer", "charliecloud", "podman", "docker"])
