@@ -131,6 +131,7 @@ def test_a_profile_is_found_inside_although_home_is_another(tmp_path: Path) -> N
     (tmp_path / ".aws" / "credentials").write_text("[hpc]\n", encoding="utf-8")
     assert credential_folders(environ) == [tmp_path / ".aws"]
     assert environ["AWS_SHARED_CREDENTIALS_FILE"] == str(tmp_path / ".aws" / "credentials")
+    assert credential_folders({**environ, "AWS_ACCESS_KEY_ID": "key"}) == []
     assert "AWS_CONFIG_FILE" not in environ
 
 
@@ -170,6 +171,13 @@ def test_the_answer_of_an_attempt_before_is_none_of_this_one(
         ContainedBatch(batch, site("apptainer")).run(tmp_path / "jobs" / "7", "7_1")
     assert ended.value.code == 3
     assert not (tmp_path / "spool").exists()
+
+
+def test_a_node_that_lacks_what_is_to_be_mounted_says_so(config: PreprocessConfig, tmp_path: Path) -> None:
+    store, _, plan, _ = prepare(config)
+    batch = TaskBatch(store.uri, (plan.tasks[0].id,), str(tmp_path / "spool"), raw=str(tmp_path / "elsewhere"))
+    with pytest.raises(ContainerError, match="elsewhere: is to be mounted into the container, and is not there on "):
+        ContainedBatch(batch, site("apptainer")).run(tmp_path, "7_1")
 
 
 # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────────
