@@ -28,7 +28,7 @@ from lmbatch.launch.backend import TaskBatch, TaskFailure, die_with_parent
 from lmbatch.launch.batch_file import read_answer, write_batch
 from lmbatch.launch.contained import work_here
 from lmbatch.launch.container import ContainerWork, container_prefix, job_memory, removing_command
-from lmbatch.launch.image_check import check_mounts
+from lmbatch.launch.image_check import check_container
 from lmbatch.launch.lifeline import NOT_OURS
 from lmbatch.store import local_folder
 
@@ -80,7 +80,7 @@ class ContainedBatch:
 
     def _run(self, jobs: Path, name: str, request: Path, answer: Path) -> int:
         work = work_of(self.batch.store, self.batch.raw, jobs, Path(self.batch.spool), name)
-        check_mounts(self.container, work)  # again, as this is another machine than that of the driver
+        check_container(self.container, work)  # again, as this is another machine than that of the driver
         command = task_command(self.container, work, request, answer, self.cpus)
         remove = removing_command(self.container, work)
         if not remove:

@@ -22,7 +22,7 @@ from lmbatch.config import SiteConfig, TrainConfig, load_config
 from lmbatch.errors import EXIT_FAILED, ContainerError, LmbatchError
 from lmbatch.launch.contained import training_work
 from lmbatch.launch.container import ContainerWork, cleaning_command, container_prefix
-from lmbatch.launch.image_check import check_container
+from lmbatch.launch.image_check import check_container, check_program
 from lmbatch.train.preflight import NodeReport, folder_of, write_report
 
 
@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work = training_work(config, Path(options.config), os.environ)
         if options.check:
             return _check_node(site, config, work)
+        if site.container.runtime == "pyxis":  # which is this script's own srun, and no node's
+            check_program(site.container)
         check_container(site.container, work, on_node=False)  # what only this node lacks, its own check tells
     except LmbatchError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -161,7 +161,8 @@ def read_result(submission: Submission, element: str) -> dict[str, TaskFailure] 
     if outcome == "success":
         failures: dict[str, TaskFailure] = value
         return failures
-    return str(value).strip().rpartition("\n")[2]
+    *_, before, last = ["", *str(value).strip().splitlines()]
+    return f"{before}; {last.strip()}" if last.lstrip().startswith("remedy: ") else last
 
 
 def last_words(submission: Submission, element: str) -> str:

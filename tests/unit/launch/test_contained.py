@@ -72,6 +72,18 @@ def test_what_no_node_can_mend_ends_the_job_with_a_remedy(
     assert "remedy: " in told.err
 
 
+def test_an_srun_without_pyxis_ends_the_job_with_a_remedy(
+    files: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """No node could tell: tasks of pyxis begin inside."""
+    (tmp_path / "bin" / "srun").write_text("#!/bin/sh\necho '--container is all there is'\n", encoding="utf-8")
+    (tmp_path / "bin" / "srun").chmod(0o755)
+    site = {"name": "s", "container": {"runtime": "pyxis", "image": "lmbatch:train"}}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(site), encoding="utf-8")
+    assert main(files) == 2
+    assert "the plugin pyxis of srun is not there" in capsys.readouterr().err
+
+
 def test_a_node_that_cannot_run_it_reports_to_the_judge(
     files: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

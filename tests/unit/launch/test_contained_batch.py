@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from lmbatch.cli.task import command
 from lmbatch.config import ContainerSite, PreprocessConfig, SiteConfig
 from lmbatch.errors import EXIT_REQUEUE, ContainerError, TaskError, UsageError
-from lmbatch.launch import place_of, run_preprocess
+from lmbatch.launch import LocalBackend, place_of, run_preprocess
 from lmbatch.launch.backend import TaskBatch, TaskFailure
 from lmbatch.launch.batch_file import read_answer, read_batch, write_answer, write_batch
 from lmbatch.launch.contained_batch import (
@@ -33,6 +33,7 @@ from lmbatch.launch.container import ContainerWork
 from lmbatch.preprocess import load_plan, merge
 from lmbatch.store import open_store
 from support.drive import in_child, prepare, preprocess_here
+from support.slurm_site import wait_until
 from support.wudao import config_for, write_files, write_tokenizer
 
 TOLD = ["-m", "lmbatch", "task", "--batch", "/jobs/7_1_batch.json", "--answer", "/jobs/7_1_answer.json", "--lifeline"]
@@ -158,25 +159,58 @@ def test_the_answer_of_an_attempt_before_is_none_of_this_one(
     config: PreprocessConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A requeued element has the same name: what died without an answer must not be taken for done."""
-    program = tmp_path / "bin" / "apptainer"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    runtime = apptainer_here(tmp_path, monkeypatch, "exit 3")
     store, _, plan, _ = prepare(config)
     (tmp_path / "jobs" / "7").mkdir(parents=True)
     write_answer(tmp_path / "jobs" / "7" / "7_1_answer.json", {})
     batch = TaskBatch(store.uri, (plan.tasks[0].id,), str(tmp_path / "spool"), raw=plan.raw)
     with pytest.raises(SystemExit) as ended:
-        ContainedBatch(batch, site("apptainer")).run(tmp_path / "jobs" / "7", "7_1")
+        ContainedBatch(batch, runtime).run(tmp_path / "jobs" / "7", "7_1")
     assert ended.value.code == 3
     assert not (tmp_path / "spool").exists()
 
 
-def test_a_node_that_lacks_what_is_to_be_mounted_says_so(config: PreprocessConfig, tmp_path: Path) -> None:
+def test_a_local_element_ends_with_its_controller(
+    config: PreprocessConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever kills the controllers (SIGKILL) leaves nobody who would end what they have started."""
+    runtime = apptainer_here(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; exec cat")
+    store, _, plan, _ = prepare(config)
+    backend = LocalBackend(tmp_path / "jobs", 1, runtime)
+    backend.submit([TaskBatch(store.uri, (plan.tasks[0].id,), str(tmp_path / "spool"), raw=plan.raw)])
+    wait_until(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()))
+    inside = psutil.Process(int((tmp_path / "pid").read_text()))
+    controller = inside.parents()[1]
+    assert os.getpid() == controller.ppid()
+    controller.kill()
+    wait_until(lambda: not inside.is_running() or inside.status() == psutil.STATUS_ZOMBIE, 10)
+    backend.cancel()
+
+
+def apptainer_here(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> ContainerSite:
+    """A site whose apptainer does this, whatever it is asked for."""
+    program = folder / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return ContainerSite(runtime="apptainer", image="oras://registry.example/lmbatch")
+
+
+def test_a_node_that_lacks_what_is_to_be_mounted_says_so(
+    config: PreprocessConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = apptainer_here(tmp_path, monkeypatch, "exit 3")
     store, _, plan, _ = prepare(config)
     batch = TaskBatch(store.uri, (plan.tasks[0].id,), str(tmp_path / "spool"), raw=str(tmp_path / "elsewhere"))
     with pytest.raises(ContainerError, match="elsewhere: is to be mounted into the container, and is not there on "):
+        ContainedBatch(batch, runtime).run(tmp_path, "7_1")
+
+
+def test_a_node_without_the_program_says_so(config: PreprocessConfig, tmp_path: Path) -> None:
+    store, _, plan, _ = prepare(config)
+    batch = TaskBatch(store.uri, (plan.tasks[0].id,), str(tmp_path / "spool"), raw=plan.raw)
+    with pytest.raises(ContainerError, match=r"the program `apptainer` is not there on .*\n +remedy: install it"):
         ContainedBatch(batch, site("apptainer")).run(tmp_path, "7_1")
 
 
