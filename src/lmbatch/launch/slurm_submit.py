@@ -149,7 +149,7 @@ def mend_pickle(submission: Submission, element: str, work: TaskBatch | Containe
 
 
 def read_result(submission: Submission, element: str) -> dict[str, TaskFailure] | str | None:
-    """What an element returned: its failures, the last line of its error, or None if it returned nothing.
+    """What an element returned: its failures, its error and remedy in one line, or None if it returned nothing.
 
     submitit's own way waits 15 s for a file that a killed process cannot have left.
     """

@@ -18,7 +18,7 @@ from lmbatch.launch import slurm
 from lmbatch.launch.backend import TaskBatch, TaskFailure
 from lmbatch.launch.slurm import SlurmBackend
 from lmbatch.launch.slurm_commands import Ending, Limits, QueueRow, SlurmCommands
-from lmbatch.launch.slurm_submit import Submission, clean_environment, minutes_for, sbatch_parameters
+from lmbatch.launch.slurm_submit import Submission, clean_environment, minutes_for, read_result, sbatch_parameters
 from lmbatch.preprocess import PlannedPiece, Task
 
 TASKS = [Task(id=f"task-{number:06d}", pieces=(PlannedPiece(file=0, start=0, end=1, bytes=1),)) for number in range(40)]
@@ -378,6 +378,16 @@ def test_a_submission_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     (saved.folder / "batches.json").write_text("{")
     assert Submission.load(saved.folder) is None
     assert Submission.load(tmp_path / "nowhere") is None
+
+
+def test_an_elements_error_is_told_with_its_remedy(tmp_path: Path) -> None:
+    sent = submission(tmp_path, 1, 2)
+    sent.folder.mkdir()
+    told = ("ContainerError: there is no such image\n  remedy: make image\n", "line 7\nKeyError: 'x'\n")
+    for element, text in zip(("7_0", "7_1"), told, strict=True):
+        sent.paths(element).result_pickle.write_bytes(pickle.dumps(("error", f"Traceback:\n{text}")))
+    assert read_result(sent, "7_0") == "ContainerError: there is no such image; remedy: make image"
+    assert read_result(sent, "7_1") == "KeyError: 'x'"
 
 
 def test_the_environment_of_a_surrounding_job_does_not_reach_the_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
