@@ -194,10 +194,12 @@ def test_a_runtime_needs_an_image() -> None:
 
 
 # ── the keeper, with a stand-in for podman ───────────────────────────────────────────────────────────────────────────
-# Its container is a process of its own that outlives the client, as a real one does.
+# Its container is a process of its own that outlives the client, as a real one does. The first of each short command
+# dies of the signal that Slurm sends to all.
 PODMAN = """#!/bin/bash
 cd "$(dirname "$0")"; echo "$@" >> asked
 alive() {{ [ -e container ] && kill -0 "$(cat container)" 2>/dev/null; }}
+case "$1" in inspect|kill|rm) [ -e "hit-$1" ] || {{ touch "hit-$1"; kill -KILL $$; }} ;; esac
 case "$1" in
 run)
   (trap 'touch told' USR2 TERM INT; {body}; echo 0 > code) & echo $! > container
@@ -205,9 +207,8 @@ run)
   wait; cat code >/dev/null; exit "$(cat code)" ;;
 attach) while alive; do sleep 0.05; done; exit "$(cat code)" ;;
 kill) alive && kill -s "$3" "$(cat container)" ;;
-inspect)
-  case "$3" in *Running*) if alive; then echo true; else echo false; fi ;; *) cat code ;; esac ;;
-rm) ! alive || kill -KILL "$(cat container)" ;;
+inspect) if alive; then echo running 0; else echo exited "$(cat code)"; fi ;;
+rm) ! alive || kill -KILL "$(cat container)"; touch removed ;;
 esac
 """
 
@@ -223,6 +224,7 @@ def kept(tmp_path: Path, body: str, client: str = "") -> tuple[int, list[str]]:
         capture_output=True, text=True,
         env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1"},
     )  # fmt: skip
+    assert (tmp_path / "removed").exists()
     return done.returncode, (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
 
 
@@ -237,8 +239,12 @@ WAIT = "for _ in {1..200}; do [ ! -e told ] || break; sleep 0.05; done"
 def test_the_exit_code_comes_back(tmp_path: Path, code: int) -> None:
     ended, asked = kept(tmp_path, ends_with(code))
     assert ended == code
-    assert asked[0] == "run --rm --sig-proxy=false --name lmbatch-7-0-0-1 --label lmbatch.job=7 IMAGE python"
+    assert asked[0] == "run --sig-proxy=false --name lmbatch-7-0-0-1 --label lmbatch.job=7 IMAGE python"
     assert asked[-1] == "rm --force lmbatch-7-0-0-1"
+
+
+def test_a_client_that_a_signal_ends_after_its_container_changes_no_exit_code(tmp_path: Path) -> None:
+    assert kept(tmp_path, ends_with(75), client="wait; kill -TERM $$")[0] == 75
 
 
 @pytest.mark.parametrize("signal", ["USR2", "TERM", "INT"])
