@@ -63,3 +63,19 @@ def test_charliecloud_zero_2(quiet: TrainingJob, new_job: NewJob, image: TestIma
     powerless = ends(job)[1]
     assert powerless[0] in ("failed", "died without notice")
     assert ends(job) == [("stopped", 0), (powerless[0], 2), *[("stopped", 0)] * 3, ("finished", 0)]
+
+
+def test_a_shm_that_no_node_has_ends_the_job_and_excludes_none(
+    quiet: TrainingJob, new_job: NewJob, image: TestImage
+) -> None:
+    """The check on the host of each node, which sees what the container alone would not tell."""
+    job = new_job("no-memory")
+    job.container = {"runtime": "charliecloud", "image": str(image.folder()), "shm": "1TiB", **SHARED}
+    job.submit(preflight=True)
+    job.wait_over()
+    for node in quiet.cluster.settings.names:
+        assert f"bad node {node}: container: /dev/shm of {node} holds " in job.text()
+    assert "container.shm asks for 1048576 MiB" in job.text()
+    assert "no other job is submitted" in job.text()
+    assert "Submitted batch job" not in job.text()
+    assert not job.run.joinpath("attempts.jsonl").exists()

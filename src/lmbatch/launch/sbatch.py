@@ -68,6 +68,7 @@ code=75
 if [ -z "$notice" ]; then
   srun --label --kill-on-bad-exit=1 "${run[@]}" -m lmbatch.train --config "$config" "$@" &
   step=$!
+  [ -z "$notice" ] || kill -USR2 "$step"  # it came before the step had a number
   wait "$step"; code=$?
   while [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
 fi

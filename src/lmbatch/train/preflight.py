@@ -20,7 +20,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib import metadata
@@ -109,6 +109,17 @@ def judge(reports: Sequence[NodeReport], nodes: Iterable[str]) -> dict[str, list
     others = any(any(not _is_meeting(problem) for problem in found) for found in wrong.values())
     kept = {node: [p for p in found if not (others and _is_meeting(p))] for node, found in wrong.items()}
     return {node: found for node, found in sorted(kept.items()) if found}
+
+
+def to_avoid(wrong: Mapping[str, Sequence[str]], nodes: Collection[str]) -> list[str]:
+    """The bad nodes that another job should keep away from: none where all of several are bad. Pure.
+
+    What is wrong on every node is hardly the nodes' own fault, but asked for by the config or the site file: a job on
+    others would find the same. Only that nobody met the others may be due to a single one.
+    """
+    everywhere = len(nodes) > 1 and set(nodes) <= set(wrong)
+    met = not any(_is_meeting(problem) for found in wrong.values() for problem in found)
+    return [] if everywhere and met else sorted(wrong)
 
 
 def version_gap(reports: Sequence[NodeReport], own: str) -> str | None:
@@ -245,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="training config (YAML)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=V", dest="sets", help="as for training")
-    parser.add_argument("--judge", action="store_true", help="print the names of bad nodes, separated by commas")
+    parser.add_argument("--judge", action="store_true", help="print the names of nodes to avoid, separated by commas")
     options = parser.parse_args(arguments)
     try:
         config = load_config(TrainConfig, options.config, options.sets)
@@ -269,10 +280,14 @@ def _judge(config: TrainConfig) -> int:
     reports = read_reports(folder_of(config, os.environ))
     if (gap := version_gap(reports, __version__)) is not None:  # which no other node would mend
         raise LaunchError(gap, remedy="build the image again (`make image`), or install the same version on the host")
-    wrong = judge(reports, node_names(nodes))
+    names = node_names(nodes)
+    wrong = judge(reports, names)
     for node, problems in wrong.items():
         sys.stderr.write(f"bad node {node}: {'; '.join(problems)}\n")
-    sys.stdout.write(",".join(wrong))
+    avoided = to_avoid(wrong, names)
+    if wrong and not avoided:
+        sys.stderr.write("every node of the job is bad: no other job is submitted; mend the cause, then sbatch again\n")
+    sys.stdout.write(",".join(avoided))
     return EXIT_FAILED if wrong else 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lmbatch.train import preflight
-from lmbatch.train.preflight import NodeReport, folder_of, judge, look, main, read_reports
+from lmbatch.train.preflight import NodeReport, folder_of, judge, look, main, read_reports, to_avoid
 from support.tiny_corpus import write_corpus
 from support.tiny_run import tiny_config, tiny_settings, write_config
 
@@ -31,6 +31,13 @@ def test_other_versions_than_the_majoritys_are_named() -> None:
     other = replace(GOOD, node="n3", rank=2, versions={"python": "3.11.7", "torch": "2.1.0"})
     found = judge([GOOD, replace(GOOD, node="n2", rank=1), other], ["n1", "n2", "n3"])
     assert found == {"n3": ["versions differ from the majority's: torch 2.1.0 instead of 2.13.0"]}
+
+
+def test_what_is_wrong_everywhere_excludes_no_node() -> None:
+    assert to_avoid({"n1": ["full"]}, ["n1", "n2"]) == ["n1"]
+    assert to_avoid({"n1": ["full"], "n2": ["full"]}, ["n1", "n2"]) == []
+    assert to_avoid({"n1": [MEETING], "n2": [MEETING]}, ["n1", "n2"]) == ["n1", "n2"]
+    assert to_avoid({"n1": ["full"]}, ["n1"]) == ["n1"]  # another may be better
 
 
 def test_a_clock_that_is_off_is_named() -> None:
