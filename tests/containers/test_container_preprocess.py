@@ -207,6 +207,7 @@ def test_podman_keeps_to_the_jobs_memory(
     batch = TaskBatch(store.uri, (plan.tasks[0].id,), str(tmp_path / "spool"), raw=plan.raw)
     work = ContainedBatch(batch, ContainerSite.model_validate(podman_image))
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "32")
+    monkeypatch.chdir(tmp_path)  # podman's monitor leaves a file `oom` where it was started
     assert in_child(lambda: work.run(tmp_path, "7_1")) == -signal.SIGKILL
     words = capfd.readouterr().err
     assert is_out_of_memory(None, words)
