@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmbatch.config import TrainConfig, fingerprint
 from lmbatch.config.load import build
@@ -165,6 +166,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def plain(store, tmp_path_factory):
+    torch.set_num_threads(1)  # sums depend on it in their last bits
     return train(tiny_config(store, tmp_path_factory.mktemp("plain"), **RUN))
 
 
@@ -195,7 +197,7 @@ def test_without_a_network_a_process_trains_and_ends_as_ever(store, plain, tmp_p
     config = write_config(tmp_path / "run.yaml", tiny_settings(store, tmp_path, tracking=tracking, **RUN))
     nobody = "http://127.0.0.1:9"
     environ = {
-        **os.environ, "HOME": str(tmp_path), "ACCELERATE_USE_CPU": "true",
+        **os.environ, "HOME": str(tmp_path), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
         "WANDB_BASE_URL": nobody, "WANDB_API_KEY": "5" * 40, "SWANLAB_API_HOST": nobody, "SWANLAB_API_KEY": "5" * 21,
     }  # fmt: skip
     command = [sys.executable, "-m", "lmbatch.train", "--config", str(config)]
