@@ -23,7 +23,7 @@ class ContainerSite(Section):
     runtime: Runtime = Field("none", description="What starts it; none: work runs on the node itself.")
     image: str | None = Field(
         None, description="podman, docker: a name; charliecloud: a folder; apptainer: a .sif file; pyxis: a .sqsh file "
-        "or a name such as nvcr.io#nvidia/pytorch:TAG. A path must be the same on all nodes."
+        "or a name such as REGISTRY#NAME:TAG. A path must be the same on all nodes."
     )  # fmt: skip
     python: str = Field("python", description="Python in the image.")
     code: bool = Field(

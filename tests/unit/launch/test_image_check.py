@@ -145,8 +145,8 @@ def test_the_version_in_a_squashfs_file(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_is_not_refused() -> None:
-    check_facts(ImageFacts(None, None), site("pyxis", "nvcr.io#nvidia/pytorch:26.01-py3"))
-    assert image_facts(site("pyxis", "nvcr.io#nvidia/pytorch:26.01-py3")) == ImageFacts(None, None)
+    check_facts(ImageFacts(None, None), site("pyxis", "registry.example#nvidia/pytorch:26.01-py3"))
+    assert image_facts(site("pyxis", "registry.example#nvidia/pytorch:26.01-py3")) == ImageFacts(None, None)
 
 
 def test_a_mount_that_is_not_there(folder: Path, work: ContainerWork, programs) -> None:
