@@ -56,8 +56,8 @@ recipe: $(STAMP) ## One of the five recipes, from raw text to inference: NAME=s0
 	[[ -z $$LMBATCH_MAKE_RAW ]] || args+=(--raw "$$LMBATCH_MAKE_RAW"); \
 	$(BIN)/python -m recipes "$${args[@]}"
 
-test: $(STAMP) ## Everything that this machine can test
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## Everything that this machine can test, in two processes
+	@$(BIN)/python tests/halves.py
 
 check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .
