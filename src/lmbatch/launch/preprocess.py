@@ -15,6 +15,7 @@ from pathlib import Path
 from lmbatch.config import PreprocessConfig, fingerprint
 from lmbatch.errors import TaskError
 from lmbatch.launch.backend import Backend, BatchEnd, TaskBatch, TaskFailure
+from lmbatch.launch.clock import REAL, Clock
 from lmbatch.launch.deal import input_bytes
 from lmbatch.launch.estimate.keeping import Keeper
 from lmbatch.launch.place import Place
@@ -96,7 +97,7 @@ def run_preprocess(
     load_tokenizer_of(store, plan, spool / f"{socket.gethostname()}-{os.getpid()}" / "tokenizer")
     try:
         at = backend(jobs)
-        runs = [_Run(store, plan, stage, at, spool, on_progress) for stage in stages_of(plan)]
+        runs = [StageRun(store, plan, stage, at, spool, on_progress) for stage in stages_of(plan)]
         keeper = Keeper(store, plan, place, tokenizer, clock) if place is not None else None
         for run in runs:
             run.keeper = keeper
@@ -122,8 +123,8 @@ def run_preprocess(
 
 
 @dataclass
-class _Run:
-    """One stage of a run of the driver."""
+class StageRun:
+    """One stage of a run of the driver: hands its units to a backend until each has a receipt."""
 
     store: Store
     plan: Plan
@@ -131,6 +132,7 @@ class _Run:
     backend: Backend
     spool: Path
     on_progress: Callable[[Progress], None]
+    clock: Clock = REAL
     done_here: int = 0
     keeper: Keeper | None = None
     tally: Tally = field(default_factory=Tally)
@@ -144,7 +146,7 @@ class _Run:
     def __post_init__(self) -> None:
         self._by_id = {unit.id: unit for unit in self.stage.units}
         self._input_bytes = self.stage.input_bytes
-        self._watch = Watch(self.store, self.plan.config.heartbeat_seconds)
+        self._watch = Watch(self.store, self.plan.config.heartbeat_seconds, self.clock.monotonic)
 
     def drive(self) -> None:
         """Submit and watch until every task has a receipt or has failed for good."""
@@ -172,7 +174,7 @@ class _Run:
                 if ended or seen:
                     pause = _POLL_SECONDS
                 else:
-                    time.sleep(pause)
+                    self.clock.sleep(pause)
                     pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
         except BaseException:
             self.backend.cancel()
@@ -195,14 +197,14 @@ class _Run:
 
     def _look_at_running(self) -> bool:
         """Pick up receipts of batches at work: each does its tasks in order, so only its next one need be asked for."""
-        begun, found = time.monotonic(), False
+        begun, found = self.clock.monotonic(), False
         batches = self.backend.at_work() if begun >= self._next_look else []
         while batches:
             waiting = {self._next_of(batch): batch for batch in batches}
             fresh = self._take([task_id for task_id in waiting if task_id])
             batches = [waiting[task_id] for task_id in fresh]
             found = found or bool(fresh)
-        ended = time.monotonic()
+        ended = self.clock.monotonic()
         self._next_look = max(self._next_look, ended + (ended - begun) / _SHARE_OF_TIME)
         return found
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from lmbatch.config import ContainerSite, SlurmSite
 from lmbatch.errors import SchedulerError
 from lmbatch.launch.backend import BatchEnd, TaskBatch, TaskFailure
+from lmbatch.launch.clock import REAL, Clock
 from lmbatch.launch.deal import by_bytes
 from lmbatch.launch.slurm_commands import Ending, QueueRow, SlurmCommands
 from lmbatch.launch.slurm_memory import MemoryNeeds, is_out_of_memory
@@ -64,9 +64,13 @@ class SlurmBackend:
         site: SlurmSite,
         commands: SlurmCommands | None = None,
         container: ContainerSite | None = None,
+        *,
+        give: Callable[[SlurmSite, Submission, str], list[str]] = submit,
+        clock: Clock = REAL,
     ) -> None:
+        """``give`` hands a submission to sbatch."""
         self._folder, self._site, self._container = folder, site, container
-        self._slurm = commands or SlurmCommands()
+        self._slurm, self._give, self._clock = commands or SlurmCommands(), give, clock
         limits = self._slurm.limits()
         self._array_limit = max(1, limits.array)
         self._queue_limit = min(site.max_submitted or limits.jobs, limits.jobs)
@@ -103,7 +107,7 @@ class SlurmBackend:
 
     def poll(self, receipts: Collection[str]) -> list[BatchEnd]:
         """Look at the queue, if it is time to: batches whose tasks all have receipts, or whose element is gone."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now < self._next_look:
             return []
         self._next_look = now + self._site.poll_seconds
@@ -133,9 +137,9 @@ class SlurmBackend:
         self._refused = None
         try:
             self._slurm.cancel(self._name)
-            deadline = time.monotonic() + _CANCEL_SECONDS
-            while self._slurm.queue(self._name) and time.monotonic() < deadline:
-                time.sleep(0.5)
+            deadline = self._clock.monotonic() + _CANCEL_SECONDS
+            while self._slurm.queue(self._name) and self._clock.monotonic() < deadline:
+                self._clock.sleep(0.5)
         except SchedulerError as error:
             log.warning("jobs may be left (scancel --name=%s): %s", self._name, error.message)
         self._elements = {}
@@ -143,7 +147,7 @@ class SlurmBackend:
     # ── submitting ───────────────────────────────────────────────────────────────────────────────────────────────
     def _try(self, submission: Submission) -> None:
         try:
-            ids = submit(self._site, submission, self._name)
+            ids = self._give(self._site, submission, self._name)
         except (FailedJobError, FailedSubmissionError) as error:
             reason = str(error).strip()
             if not any(text in reason.lower() for text in _COME_BACK):
@@ -152,7 +156,7 @@ class SlurmBackend:
                     remedy="correct the site file; `lmbatch config reference` explains every key",
                 ) from None
             self._tell(f"sbatch does not take more now, trying again: {reason}")
-            self._refused, self._retry_at = submission, time.monotonic() + _RETRY_SECONDS
+            self._refused, self._retry_at = submission, self._clock.monotonic() + _RETRY_SECONDS
             return
         self._refused = None
         for element, batch in zip(ids, submission.batches, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -109,7 +109,8 @@ def _changes(event: Record) -> dict[str, Any]:
 class AttemptLog:
     """Writes the events of one attempt. Closes those before it that died without notice."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
         self.id = uuid.uuid4().hex[:12]
         self.job_id: str | None = None
         self.earlier = tuple(read_attempts(run_dir))
@@ -146,6 +147,6 @@ class AttemptLog:
         self._log.close()
 
     def _append(self, event: str, **values: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now = self._now().isoformat(timespec="milliseconds")
         self._log.append({"event": event, "attempt": self.id, "time": now, **values})
         self._log.sync()

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from lmbatch.config import EvaluateConfig, SamplesConfig, TrainConfig
 from lmbatch.errors import StopRequested
 from lmbatch.loader import BatchLoader
+from lmbatch.train.due import completes_epoch, due
 from lmbatch.train.engine import Engine, Gradients
 from lmbatch.train.evaluate import Validation, evaluate
 from lmbatch.train.guards import Finding
@@ -25,16 +26,6 @@ from lmbatch.train.stop import StopFlag
 from lmbatch.train.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-
-
-def due(every: int, step: int, total: int) -> bool:
-    """Is something that is done every ``every`` steps (0: only at the end) due after step ``step``?"""
-    return step == total or (every > 0 and step > 0 and step % every == 0)
-
-
-def completes_epoch(step: int, batch_size: int, samples_per_epoch: int) -> bool:
-    """Is the last sample of a pass over the training split in the batch of step ``step`` (1 is the first)?"""
-    return step * batch_size // samples_per_epoch > (step - 1) * batch_size // samples_per_epoch
 
 
 def finite(value: float) -> float | None:

@@ -6,7 +6,7 @@ import pytest
 
 from lmbatch.loader import open_train_data
 from lmbatch.train import train
-from lmbatch.train.loop import completes_epoch
+from lmbatch.train.due import completes_epoch
 from support.tiny_run import saved_steps, tiny_config
 
 
