@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +34,7 @@ REGION = "us-east-1"
 HOST = "127.0.0.1"
 GRPC_OFFSET = 10_000  # SeaweedFS also takes each port plus this one
 READY_SECONDS = 60.0
+SOCKETS = Path("/tmp")  # noqa: S108  (SeaweedFS keeps its sockets there, whatever TMPDIR says)
 STOP_SECONDS = 4.0  # it hangs now and then; what it has acknowledged survives a SIGKILL
 
 EXAMPLES = """examples:
@@ -120,7 +122,8 @@ class S3Server:
         with self._locked():
             if self.pid is None:
                 self._remove_sockets()  # of one that was killed
-                self._launch(program, self._prepare(port, bucket))
+                with _ports_locked():
+                    self._launch(program, self._prepare(port, bucket))
         return self.settings
 
     def stop(self, *, wipe: bool = False) -> bool:
@@ -184,9 +187,12 @@ class S3Server:
 
     def _await(self, process: subprocess.Popen[bytes], settings: Settings) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        while not _ready(settings):
-            if process.poll() is not None:
+        while True:
+            ready = _ready(settings)
+            if process.poll() is not None:  # whoever it was that answered
                 raise S3ServerError(f"weed ended with code {process.returncode} while starting; see {self.log}")
+            if ready:
+                return
             if time.monotonic() > deadline:
                 raise S3ServerError(f"the S3 server was not ready after {READY_SECONDS:.0f} s; see {self.log}")
             time.sleep(0.05)
@@ -205,7 +211,7 @@ class S3Server:
             return
         for part, port in self.settings.ports.items():
             for name in (f"{part}-grpc-{port + GRPC_OFFSET}", f"{part}-{port}"):
-                Path(f"/tmp/seaweedfs-{name}.sock").unlink(missing_ok=True)  # noqa: S108
+                (SOCKETS / f"seaweedfs-{name}.sock").unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -266,8 +272,25 @@ def _free_ports(s3: int | None) -> dict[str, int]:
     if s3 is not None and not _all_free([s3]):
         raise S3ServerError(f"port {s3} or {s3 + GRPC_OFFSET} is in use: choose another --port")
     numbers = random.sample(range(12_000, 22_000), 1_000)  # with the offset still below outgoing connections
-    free = (number for number in numbers if number != s3 and _all_free([number]))
+    named = _ports_of_sockets()
+    free = (number for number in numbers if number != s3 and number not in named and _all_free([number]))
     return {"s3": s3 or next(free), **{part: next(free) for part in ("master", "volume", "filer", "admin")}}
+
+
+def _ports_of_sockets() -> set[int]:
+    """Ports that sockets are named by: of servers that run, and of some that were killed and never tidied up."""
+    endings = (path.stem.rpartition("-")[2] for path in SOCKETS.glob("seaweedfs-*.sock"))
+    ports = {int(ending) for ending in endings if ending.isdecimal()}
+    return ports | {port - GRPC_OFFSET for port in ports}
+
+
+@contextmanager
+def _ports_locked() -> Iterator[None]:
+    """One server of this user at a time chooses its ports, and has them when the next one looks for free ones."""
+    path = Path(tempfile.gettempdir()) / f"lmbatch-s3-ports-{os.getuid()}.lock"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _all_free(ports: Iterable[int]) -> bool:

@@ -31,7 +31,7 @@ RATE = 0.06
 def lmbatch(*arguments: str, cwd: Path) -> None:
     command = [sys.executable, "-m", "lmbatch", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=240)
-    assert done.returncode == 0, (SEED, done.stderr)
+    assert done.returncode == 0, f"seed {SEED}\n{done.stderr}"  # a string, which pytest does not shorten
 
 
 def test_preprocessing_verifying_and_training_in_bad_weather(

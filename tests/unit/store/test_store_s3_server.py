@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,8 +32,10 @@ def call(tmp_path: Path):
 
 
 def sockets(settings: dict) -> list[Path]:
-    ports = [settings[part] + offset for part in ("s3", "master", "volume", "filer", "admin") for offset in (0, 10_000)]
-    return [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+    """Those of the server's own parts: another one may have its part of another kind under one of these numbers."""
+    parts = ("s3", "master", "volume", "filer", "admin")
+    names = [name for part in parts for name in (f"{part}-{settings[part]}", f"{part}-grpc-{settings[part] + 10_000}")]
+    return [path for name in names if (path := Path(f"/tmp/seaweedfs-{name}.sock")).exists()]
 
 
 def test_the_whole_life_of_a_server(call, s3_server, tmp_path: Path) -> None:
@@ -85,6 +89,35 @@ def test_a_port_that_is_taken_is_named(call, s3_server) -> None:
     assert refused.returncode == 1
     assert "choose another --port" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_port_by_which_a_socket_is_named_is_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was killed leaves its sockets, and nobody listens on its ports any more."""
+    script = load_script(SCRIPT)
+    monkeypatch.setattr(script, "SOCKETS", tmp_path)
+    numbers = list(script._free_ports(None).values())
+    monkeypatch.setattr(script.random, "sample", lambda *_: [*numbers, *range(22_100, 22_200)])
+    (tmp_path / f"seaweedfs-filer-{numbers[1]}.sock").touch()
+    (tmp_path / f"seaweedfs-admin-grpc-{numbers[3] + 10_000}.sock").touch()
+    (tmp_path / "seaweedfs-other.sock").touch()
+    assert set(numbers) - set(script._free_ports(None).values()) == {numbers[1], numbers[3]}
+
+
+def test_two_servers_that_start_at_once_take_different_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would like the same ones best."""
+    script = load_script(SCRIPT)
+    liked = random.sample(range(12_000, 22_000), 1_000)
+    monkeypatch.setattr(script.random, "sample", lambda *_: liked)
+    servers = [script.S3Server(tmp_path / name) for name in ("first", "second")]
+    try:
+        with ThreadPoolExecutor() as pool:
+            chosen = [settings.ports.values() for settings in pool.map(script.S3Server.start, servers)]
+        assert set(chosen[0]).isdisjoint(chosen[1])
+        assert None not in {server.pid for server in servers}
+    finally:
+        for server in servers:
+            server.kill()
+            server.stop(wipe=True)
 
 
 def test_a_process_number_that_belongs_to_another_program_is_left_alone(tmp_path: Path) -> None:
