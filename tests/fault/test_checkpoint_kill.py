@@ -37,6 +37,7 @@ elif sys.argv[3] == "half a file":
     checkpoints.save(here.facts(int(sys.argv[4])), here.die_with_half_a_file)
 else:
     checkpoints.save(here.facts(int(sys.argv[4])), here.fill(int(sys.argv[4])))
+    checkpoints.close()
 """
 
 HALF_A_FILE = "half a file"
@@ -49,6 +50,15 @@ EXPECTED = {
     Stage.AFTER_RECEIPT.value: 30,
     Stage.RECEIPT_DELETED.value: 30,
 }
+# What the mirror holds of steps 30 and 40 after a kill in the upload of 40.
+UPLOADS = {
+    Stage.BEFORE_UPLOAD.value: 30,
+    Stage.MID_UPLOAD.value: 30,
+    Stage.AFTER_UPLOAD.value: 30,
+    Stage.AFTER_UPLOAD_RECEIPT.value: 40,
+    Stage.UPLOAD_RECEIPT_DELETED.value: 40,
+}
+FETCHES = [Stage.MID_FETCH.value, Stage.MID_PAYLOAD.value, Stage.AFTER_FETCH.value]
 
 
 def facts(step: int) -> CheckpointFacts:
@@ -103,7 +113,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def test_every_stage_is_killed_at():
-    assert {stage.value for stage in Stage} | {HALF_A_FILE} == EXPECTED.keys()
+    assert {stage.value for stage in Stage} | {HALF_A_FILE} == {*EXPECTED, *UPLOADS, *FETCHES}
 
 
 @pytest.mark.parametrize(("stage", "step"), EXPECTED.items())
@@ -129,7 +139,7 @@ def test_killed_twice_in_a_row(run_dir, stage):
     assert_found(Checkpoints(LocalStore(run_dir)), EXPECTED[stage])
 
 
-@pytest.mark.parametrize("stage", [Stage.MID_PAYLOAD.value])
+@pytest.mark.parametrize("stage", FETCHES)
 def test_killed_while_fetching_from_the_mirror(run_dir, tmp_path, stage):
     mirror = LocalStore(tmp_path / "mirror")
     with Checkpoints(LocalStore(run_dir), mirror=mirror) as checkpoints:
@@ -144,16 +154,17 @@ def test_killed_while_fetching_from_the_mirror(run_dir, tmp_path, stage):
     assert_clean(run_dir)
 
 
-def test_killed_while_uploading(run_dir, tmp_path):
+@pytest.mark.parametrize(("stage", "step"), UPLOADS.items())
+def test_killed_while_uploading(run_dir, tmp_path, stage, step):
     """A payload without a receipt in the mirror is nothing, and does not stand in the way of the next upload."""
     mirror = LocalStore(tmp_path / "mirror")
     with Checkpoints(LocalStore(run_dir), mirror=mirror) as checkpoints:
-        checkpoints.save(facts(30), fill(30))
-        checkpoints.save(facts(40), fill(40))
-    mirror.delete("checkpoints/step-00000040/receipt.json")
+        for earlier in (20, 30):
+            checkpoints.save(facts(earlier), fill(earlier))
+    killed(run_dir, stage, "40", tmp_path / "mirror")
     shutil.rmtree(run_dir)
     resumed = Checkpoints(LocalStore(run_dir), mirror=mirror)
-    assert_found(resumed, 30)
+    assert_found(resumed, step)
     resumed.save(facts(40), fill(40))
     resumed.close()
     shutil.rmtree(run_dir)

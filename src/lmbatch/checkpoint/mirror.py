@@ -13,6 +13,7 @@ from lmbatch.checkpoint.commit import publish_receipt, seal_payload
 from lmbatch.checkpoint.layout import PREFIX, RECEIPT, receipt_key, step_of
 from lmbatch.checkpoint.local import LocalCheckpoints
 from lmbatch.checkpoint.receipt import CheckpointReceipt, Problem, parse_receipt
+from lmbatch.checkpoint.stages import Stage, reached
 from lmbatch.errors import CheckpointError, ObjectNotFoundError
 from lmbatch.store import Store
 
@@ -74,6 +75,7 @@ class Mirror:
             seal_payload(local.root, folder)
             if problems := local.check(receipt):
                 return Problem("damaged", "; ".join(problems))
+            reached(Stage.AFTER_FETCH)
             publish_receipt(local, receipt)
         return receipt
 
@@ -82,6 +84,8 @@ class Mirror:
             path = root / file.key
             path.parent.mkdir(parents=True, exist_ok=True)
             self.store.get_file(file.key, path)
+            if file is receipt.files[0]:
+                reached(Stage.MID_FETCH)
 
     def _run(self, local: LocalCheckpoints, receipt: CheckpointReceipt) -> None:
         try:
@@ -94,10 +98,15 @@ class Mirror:
         key = receipt_key(receipt.facts.step)
         if self.store.exists(key) and not self._make_way(key, receipt):
             return
+        reached(Stage.BEFORE_UPLOAD)
         for file in receipt.files:
             self.store.put_file(file.key, local.root / file.key)
+            if file is receipt.files[0]:
+                reached(Stage.MID_UPLOAD)
+        reached(Stage.AFTER_UPLOAD)
         if not self.store.publish(key, receipt.to_json()):
             raise CheckpointError(f"{self.store.uri}/{key}: another run has committed this step meanwhile")
+        reached(Stage.AFTER_UPLOAD_RECEIPT)
 
     def _make_way(self, key: str, receipt: CheckpointReceipt) -> bool:
         """False if the mirror has this very checkpoint. One of this run that was refused on resume is set aside."""
@@ -125,6 +134,7 @@ class Mirror:
         for step in sorted(receipts):
             if step < oldest_kept and not _is_newer(receipts[step]):
                 self.store.delete(receipt_key(step))
+                reached(Stage.UPLOAD_RECEIPT_DELETED)
                 del receipts[step]
                 sizes.pop(receipt_key(step), None)
         for key in sizes:
