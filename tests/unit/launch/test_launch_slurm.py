@@ -83,7 +83,7 @@ class Bench:
     lose_answer: bool = False
 
     def backend(self) -> SlurmBackend:
-        made = SlurmBackend(self.folder, self.site, self.slurm)
+        made = SlurmBackend(self.folder, self.site, self.slurm, give=self.submit, clock=self.clock)
         made.adopt("run")
         return made
 
@@ -123,11 +123,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    made = Bench(tmp_path / "jobs", FakeSlurm(), Clock())
-    monkeypatch.setattr(slurm, "submit", made.submit)
-    monkeypatch.setattr(slurm, "time", made.clock)
-    return made
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "jobs", FakeSlurm(), Clock())
 
 
 # ── submitting ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from lmbatch.config import SlurmSite
-from lmbatch.launch import slurm
 from lmbatch.launch.backend import TaskBatch
 from lmbatch.launch.slurm import SlurmBackend
 from lmbatch.launch.slurm_commands import Ending, Limits, QueueRow, SlurmCommands
@@ -57,15 +56,13 @@ class Queue(SlurmCommands):
 
 
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
-    made = Queue()
-    monkeypatch.setattr(slurm, "submit", made.submit)
-    return made
+def queue() -> Queue:
+    return Queue()
 
 
 def backend_on(queue: Queue, folder: Path, **changes: object) -> SlurmBackend:
     site = SlurmSite.model_validate({"max_parallel": 9, "batch_bytes": 1, "memory": GIB, **changes})
-    made = SlurmBackend(folder, site, queue)
+    made = SlurmBackend(folder, site, queue, give=queue.submit)
     made.adopt("run")
     return made
 
