@@ -17,6 +17,7 @@ whose two functions are looked up only when they are asked for: listing checkpoi
 from typing import TYPE_CHECKING, Any
 
 from lmbatch.checkpoint.checkpoints import Checkpoint, Checkpoints, CheckpointSummary, SavedCheckpoint
+from lmbatch.checkpoint.host_memory import snapshot_bytes
 from lmbatch.checkpoint.lock import RunLock, is_locked, read_holder
 from lmbatch.checkpoint.receipt import CheckpointFacts, CheckpointReceipt, Refusal
 
@@ -48,4 +49,5 @@ __all__ = [
     "load_training_state",
     "read_holder",
     "save_training_state",
+    "snapshot_bytes",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from lmbatch.checkpoint.commit import commit
+from lmbatch.checkpoint.commit import Write, commit
 from lmbatch.checkpoint.local import LocalCheckpoints
 from lmbatch.checkpoint.mirror import Mirror
 from lmbatch.checkpoint.receipt import CheckpointFacts, CheckpointReceipt, Problem, Refusal
@@ -19,6 +19,9 @@ from lmbatch.errors import CheckpointError, StoreError
 from lmbatch.store import Store
 
 log = logging.getLogger(__name__)
+
+# How long an attempt that was stopped, or that failed, waits for the upload of what it has saved.
+UPLOAD_PATIENCE_SECONDS = 300.0
 
 # Names for what the method `list` hides inside the class.
 Refusals = list[Refusal]
@@ -68,18 +71,24 @@ class Checkpoints:
     The mirror may be any store that can publish once. Use as a context manager, or call :meth:`close`.
     """
 
-    def __init__(self, store: Store, *, keep: int = 2, mirror: Store | None = None) -> None:
+    def __init__(
+        self, store: Store, *, keep: int = 2, mirror: Store | None = None,
+        on_upload: Callable[[int, float], None] = lambda *_: None, on_failure: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """``on_upload(step, seconds)`` and ``on_failure()`` are called in the thread that copies to ``mirror``."""
         if keep < 2:
             raise CheckpointError(f"keep = {keep}: at least two checkpoints are kept, should one turn out damaged")
         self._local = LocalCheckpoints(store)
         self._keep = keep
-        self._mirror = Mirror(mirror, keep=keep) if mirror is not None else None
+        self._mirror = (
+            Mirror(mirror, keep=keep, on_upload=on_upload, on_failure=on_failure) if mirror is not None else None
+        )
 
-    def save(self, facts: CheckpointFacts, write: Callable[[Path], None]) -> SavedCheckpoint:
+    def save(self, facts: CheckpointFacts, write: Write) -> SavedCheckpoint:
         """Commit ``facts.step``; ``write`` fills the empty local folder that it is given.
 
-        Saving a step again that is valid and the same changes nothing. Raises StoreFullError or CheckpointError naming
-        the path. An upload of the save before that failed is raised too, but only after this save is committed.
+        Saving a step again that is valid and the same changes nothing. The upload goes on behind: whether it failed is
+        told by :meth:`check_upload` and :meth:`close`. Raises StoreFullError or CheckpointError naming the path.
         """
         started = time.monotonic()
         receipt = self._standing(facts)
@@ -87,12 +96,9 @@ class Checkpoints:
         if receipt is None:
             receipt = commit(self._local, facts, write)
         if self._mirror is not None:
-            # What retention deletes must not be what is still being uploaded.
-            try:
-                self._mirror.wait()
-            finally:
-                self._mirror.start(self._local, receipt)
-        removed = prune(self._local, self._keep)
+            self._mirror.offer(self._local, receipt)
+        # What retention deletes must not be what is still being uploaded.
+        removed = prune(self._local, self._keep, self._mirror.needed if self._mirror is not None else frozenset())
         sweep(self._local)
         folder = self._local.payload(receipt)
         return SavedCheckpoint(facts.step, folder, receipt.payload_bytes, time.monotonic() - started, removed, new)
@@ -146,10 +152,19 @@ class Checkpoints:
         receipt = self._local.receipt(step)
         return [receipt.reason] if isinstance(receipt, Problem) else self._local.check(receipt)
 
-    def close(self) -> None:
-        """Wait for the upload that is under way. Raises CheckpointError if it failed."""
+    def check_upload(self) -> None:
+        """Raises CheckpointError if an upload has failed. Waits for none."""
         if self._mirror is not None:
-            self._mirror.wait()
+            self._mirror.check()
+
+    def close(self, *, patience: float | None = None) -> None:
+        """Wait for the upload that is under way, for at most ``patience`` seconds. Raises CheckpointError if it failed.
+
+        One that is given up leaves a payload without a receipt in the store, which counts for nothing.
+        """
+        if self._mirror is not None and not self._mirror.wait(patience):
+            log.warning("%s: the upload of the newest checkpoint is not through and is given up; it is in the run "
+                        "folder", self._mirror.store.uri)  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -158,7 +173,7 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            self.close(patience=None if error is None else UPLOAD_PATIENCE_SECONDS)
         except CheckpointError:
             if error is None:
                 raise

@@ -10,9 +10,19 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 
 from lmbatch.checkpoint.attempts import attempt_in_progress, committed_attempt
-from lmbatch.checkpoint.files import disk_errors, files_under, remove_tree, sha256_of, sync, sync_folders
+from lmbatch.checkpoint.files import (
+    Digest,
+    Digests,
+    disk_errors,
+    files_under,
+    remove_tree,
+    sha256_of,
+    sync,
+    sync_folders,
+)
 from lmbatch.checkpoint.layout import PREFIX, new_attempt, receipt_key
 from lmbatch.checkpoint.local import LocalCheckpoints
 from lmbatch.checkpoint.receipt import CheckpointFacts, CheckpointReceipt
@@ -22,9 +32,12 @@ from lmbatch.store.manifest import FileEntry
 
 log = logging.getLogger(__name__)
 
+# Fills the folder that it is given, and may tell the digests of files that it hashed as it wrote them.
+Write = Callable[[Path], Digests | None]
 
-def commit(local: LocalCheckpoints, facts: CheckpointFacts, write: Callable[[Path], None]) -> CheckpointReceipt:
-    """Save one step. ``write`` fills the folder that it is given.
+
+def commit(local: LocalCheckpoints, facts: CheckpointFacts, write: Write) -> CheckpointReceipt:
+    """Save one step.
 
     Raises StoreFullError or CheckpointError naming the path; then nothing of this attempt is left, and older
     checkpoints are untouched. What ``write`` itself raises passes through.
@@ -38,28 +51,29 @@ def commit(local: LocalCheckpoints, facts: CheckpointFacts, write: Callable[[Pat
             raise
 
 
-def _save(
-    local: LocalCheckpoints, folder: Path, facts: CheckpointFacts, write: Callable[[Path], None]
-) -> CheckpointReceipt:
+def _save(local: LocalCheckpoints, folder: Path, facts: CheckpointFacts, write: Write) -> CheckpointReceipt:
     reached(Stage.BEFORE_PAYLOAD)
     with disk_errors(folder, "writing the checkpoint"):
-        write(folder)
-        files = seal_payload(local.root, folder)
+        files = seal_payload(local.root, folder, write(folder) or {})
     reached(Stage.AFTER_PAYLOAD)
     receipt = CheckpointReceipt(attempt=folder.name, saved_at=time.time(), facts=facts, files=files).sealed()
     reached(Stage.BEFORE_RECEIPT)
     publish_receipt(local, receipt)
+    local.vouch(receipt)
     reached(Stage.AFTER_RECEIPT)
     return receipt
 
 
-def seal_payload(root: Path, folder: Path) -> tuple[FileEntry, ...]:
-    """fsync and hash every file of a payload, then fsync the folders up to the root."""
+def seal_payload(root: Path, folder: Path, known: Digests = MappingProxyType({})) -> tuple[FileEntry, ...]:
+    """fsync every file of a payload, and hash it unless it is ``known``; then fsync the folders up to the root.
+
+    Raises CheckpointError for a file that is not as long as it is known to be.
+    """
     files = []
     for path in files_under(folder):
         sync(path)
-        key = path.relative_to(root).as_posix()
-        files.append(FileEntry(key=key, size=path.stat().st_size, sha256=sha256_of(path)))
+        found = known.get(path.relative_to(folder).as_posix())
+        files.append(_entry(path.relative_to(root).as_posix(), path, found))
         if len(files) == 1:
             reached(Stage.MID_PAYLOAD)
     if not files:
@@ -68,6 +82,15 @@ def seal_payload(root: Path, folder: Path) -> tuple[FileEntry, ...]:
     for parent in (folder.parent, root / PREFIX, root):
         sync(parent)
     return tuple(files)
+
+
+def _entry(key: str, path: Path, known: Digest | None) -> FileEntry:
+    size = path.stat().st_size
+    if known is None:
+        return FileEntry(key=key, size=size, sha256=sha256_of(path))
+    if size != known.size:
+        raise CheckpointError(f"{path}: has {size} bytes, but {known.size} were written")
+    return FileEntry(key=key, size=size, sha256=known.sha256)
 
 
 def publish_receipt(local: LocalCheckpoints, receipt: CheckpointReceipt) -> None:

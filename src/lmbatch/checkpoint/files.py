@@ -7,11 +7,14 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lmbatch.errors import CheckpointError, LmbatchError, StoreFullError
 
+# Large, so that a thread that writes in the background asks for the interpreter seldom.
+_CHUNK = 16 * 2**20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -19,6 +22,45 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file, read in bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Size in bytes and hex sha256 of a file, by whoever wrote it."""
+
+    size: int
+    sha256: str
+
+
+Digests = Mapping[str, Digest]  # by the file's name within its payload
+
+
+class HashedFile:
+    """A new file whose bytes are hashed on their way to it, so that nobody has to read them again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append. Raises OSError."""
+        view = memoryview(data)
+        for start in range(0, view.nbytes, _CHUNK):
+            piece = view[start : start + _CHUNK]
+            self._file.write(piece)
+            self._hash.update(piece)
+
+    def close(self) -> Digest:
+        """What was written. Raises OSError if the rest of it does not fit on the disk."""
+        size = self._file.tell()
+        self._file.close()
+        return Digest(size, self._hash.hexdigest())
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def sync(path: Path) -> None:

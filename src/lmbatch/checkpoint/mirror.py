@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lmbatch.checkpoint.attempts import attempt_in_progress
+from lmbatch.checkpoint.behind import Behind
 from lmbatch.checkpoint.commit import publish_receipt, seal_payload
 from lmbatch.checkpoint.layout import PREFIX, RECEIPT, receipt_key, step_of
 from lmbatch.checkpoint.local import LocalCheckpoints
@@ -21,26 +23,53 @@ log = logging.getLogger(__name__)
 
 
 class Mirror:
-    """Copies to and from ``store``. One upload at a time, in a thread of its own."""
+    """Copies to and from ``store``. One upload at a time, in a thread of its own.
 
-    def __init__(self, store: Store, *, keep: int) -> None:
+    A checkpoint that is committed meanwhile waits, and takes the place of one that waits already: a store that is
+    slower than the saves gets the newest whenever it is free. ``on_upload(step, seconds)`` and ``on_failure`` are
+    called in that thread, the second as soon as an upload has failed.
+    """
+
+    def __init__(
+        self, store: Store, *, keep: int, on_upload: Callable[[int, float], None] = lambda *_: None,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.store = store
-        self._keep = keep
-        self._thread: threading.Thread | None = None
-        self._error: Exception | None = None
+        self._keep, self._on_upload = keep, on_upload
+        self._behind = Behind("checkpoint-mirror", on_failure=on_failure)
+        self._lock = threading.Lock()  # between the end of the thread's work and the next piece of it
+        self._waiting: CheckpointReceipt | None = None
+        self._uploading: CheckpointReceipt | None = None
 
-    def start(self, local: LocalCheckpoints, receipt: CheckpointReceipt) -> None:
-        """Upload in the background. :meth:`wait` must have been called for the upload before."""
-        assert self._thread is None, "one upload at a time"
-        self._thread = threading.Thread(target=self._run, args=(local, receipt), name="checkpoint-mirror", daemon=True)
-        self._thread.start()
+    @property
+    def needed(self) -> frozenset[int]:
+        """The steps whose local files are being read, or will be."""
+        with self._lock:
+            found = [receipt for receipt in (self._uploading, self._waiting) if receipt is not None]
+        return frozenset(receipt.facts.step for receipt in found)
 
-    def wait(self) -> None:
-        """Wait for the upload that is under way. Raises CheckpointError if it failed."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        error, self._error = self._error, None
+    def offer(self, local: LocalCheckpoints, receipt: CheckpointReceipt) -> None:
+        """Upload in the background, now or when the upload that is under way is through."""
+        with self._lock:
+            if self._uploading is not None:
+                if self._waiting is not None:
+                    log.info("step %d is not copied to %s: the one after it is there before its turn",
+                             self._waiting.facts.step, self.store.uri)  # fmt: skip
+                self._waiting = receipt
+                return
+            self._uploading = receipt
+        self._behind.wait()  # the thread before has nothing more to do
+        self._behind.start(lambda: self._run(local, receipt))
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for what is under way, for at most ``seconds``; False: it goes on. Raises CheckpointError as check."""
+        through = self._behind.wait(seconds)
+        self.check()
+        return through
+
+    def check(self) -> None:
+        """Raises CheckpointError if an upload has failed, once for each that did; waits for none."""
+        error = self._behind.take_error()
         if error is not None:
             raise CheckpointError(
                 f"{self.store.uri}: a checkpoint was saved in the run folder, but not copied here: {error}",
@@ -87,12 +116,25 @@ class Mirror:
             if file is receipt.files[0]:
                 reached(Stage.MID_FETCH)
 
-    def _run(self, local: LocalCheckpoints, receipt: CheckpointReceipt) -> None:
-        try:
-            self._upload(local, receipt)
-            self._prune()
-        except Exception as error:  # it belongs to the thread that trains: see wait()
-            self._error = error
+    def _run(self, local: LocalCheckpoints, first: CheckpointReceipt) -> None:
+        receipt: CheckpointReceipt | None = first
+        while receipt is not None:
+            try:
+                self._copy(local, receipt)
+            except Exception as error:  # it belongs to the thread that trains, and the next one has its turn
+                self._behind.fail(error)
+            receipt = self._next()
+
+    def _copy(self, local: LocalCheckpoints, receipt: CheckpointReceipt) -> None:
+        started = time.monotonic()
+        self._upload(local, receipt)
+        self._on_upload(receipt.facts.step, time.monotonic() - started)
+        self._prune()
+
+    def _next(self) -> CheckpointReceipt | None:
+        with self._lock:
+            self._uploading, self._waiting = self._waiting, None
+            return self._uploading
 
     def _upload(self, local: LocalCheckpoints, receipt: CheckpointReceipt) -> None:
         key = receipt_key(receipt.facts.step)

@@ -13,15 +13,16 @@ from lmbatch.checkpoint.stages import Stage, reached
 from lmbatch.store.files import TEMPORARY_PREFIX
 
 
-def prune(local: LocalCheckpoints, keep: int) -> tuple[int, ...]:
-    """Delete what lies beyond the newest ``keep`` valid checkpoints; gives the steps that were deleted.
+def prune(local: LocalCheckpoints, keep: int, spared: frozenset[int] = frozenset()) -> tuple[int, ...]:
+    """Delete what lies beyond the newest ``keep`` valid checkpoints, but no step of ``spared``, which is still being
+    read; gives the steps that were deleted.
 
     A damaged checkpoint never takes the place of a valid one, and one in a newer format is not ours to delete.
     """
     oldest_kept = _oldest_kept(local, keep)
     removed = []
     for step in local.steps():
-        if step < oldest_kept and _delete(local, step):
+        if step < oldest_kept and step not in spared and _delete(local, step):
             removed.append(step)
     return tuple(removed)
 

@@ -19,13 +19,14 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lmbatch.checkpoint.codec import Tensors, decode, encode
+from lmbatch.checkpoint.files import Digest, Digests, HashedFile
 from lmbatch.checkpoint.rng import rng_state, set_rng_state
 from lmbatch.checkpoint.tensors import Pending, StoredTensors, write_tensors
 from lmbatch.checkpoint.weights import Weights, put_weights, read_weights, save_weights
@@ -59,27 +60,45 @@ class OptimizerState:
     state: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """What a checkpoint is made of. Tensors may be pending, and then lie anywhere; ``extra`` is the training loop's."""
+
+    weights: Weights
+    optimizer: OptimizerState
+    rng: dict[str, Any]
+    scaler: dict[str, Any] | None
+    extra: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, model: torch.nn.Module, optimizer: Optimizer, *, scaler: Scaler | None = None, extra: dict[str, Any]
+    ) -> Self:
+        """That of a bare module and an optimizer which are whole on this process. The tensors are the live ones."""
+        found = OptimizerState(parameter_names(model, optimizer), optimizer.state_dict())
+        return cls(Weights.of(model), found, rng_state(), None if scaler is None else scaler.state_dict(), extra)
+
+
 def save_training_state(
     folder: Path, *, model: torch.nn.Module, optimizer: Optimizer, scaler: Scaler | None = None, extra: dict[str, Any]
-) -> None:
+) -> Digests:
     """Write everything into ``folder``. ``model`` is the bare module, not a data-parallel wrapper.
 
     ``extra`` may hold plain values, tuples and tensors. Raises CheckpointError for a value that cannot be saved.
     """
-    found = OptimizerState(parameter_names(model, optimizer), optimizer.state_dict())
-    save_state(folder, Weights.of(model), found, scaler=scaler, extra=extra)
+    return write_state(folder, TrainingState.of(model, optimizer, scaler=scaler, extra=extra))
 
 
-def save_state(
-    folder: Path, weights: Weights, optimizer: OptimizerState, *, scaler: Scaler | None = None, extra: dict[str, Any]
-) -> None:
+def write_state(folder: Path, state: TrainingState) -> Digests:
     """The same, from state that may lie anywhere: a pending tensor is fetched when its turn comes."""
-    save_weights(folder, weights)
-    _write(folder, "optimizer", {"parameters": optimizer.parameters, "state": optimizer.state})
-    _write(folder, "rng", rng_state())
-    if scaler is not None:
-        _write(folder, "scaler", scaler.state_dict())
-    _write(folder, "extra", extra)
+    written = {
+        **save_weights(folder, state.weights),
+        **_write(folder, "optimizer", {"parameters": state.optimizer.parameters, "state": state.optimizer.state}),
+        **_write(folder, "rng", state.rng),
+    }
+    if state.scaler is not None:
+        written |= _write(folder, "scaler", state.scaler)
+    return written | _write(folder, "extra", state.extra)
 
 
 def load_training_state(
@@ -125,13 +144,17 @@ def _set_rng(folder: Path, rng: dict[str, Any]) -> None:
         raise CheckpointError(f"{folder / 'rng.json'}: no state of the random generators: {error!r}") from error
 
 
-def _write(folder: Path, name: str, value: Any) -> None:
+def _write(folder: Path, name: str, value: Any) -> dict[str, Digest]:
     tensors: Tensors = {}
     plain = encode(value, name, tensors)
     text = json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=1)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    with HashedFile(folder / f"{name}.json") as file:
+        file.write(f"{text}\n".encode())
+        written = {f"{name}.json": file.close()}
     if tensors:
-        write_tensors(folder / f"{name}.safetensors", tensors, None)
+        stored = f"{name}.safetensors"
+        written[stored] = write_tensors(folder / stored, tensors, None)
+    return written
 
 
 def _read(folder: Path, name: str, *, pending: bool = False) -> Any:

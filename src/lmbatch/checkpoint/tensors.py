@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
+from lmbatch.checkpoint.files import Digest, HashedFile
 from lmbatch.errors import CheckpointError
 
 # In the library's own order, in which a tensor never stands on an odd boundary of its dtype.
@@ -55,8 +56,8 @@ class Pending:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor | Pending], metadata: dict[str, str] | None) -> None:
-    """Write a safetensors file; each tensor is fetched, written and let go, in the order of the file.
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor | Pending], metadata: dict[str, str] | None) -> Digest:
+    """Write a safetensors file; each tensor is fetched, written, hashed and let go, in the order of the file.
 
     Raises CheckpointError for a dtype that the format does not know, or a tensor that is not what was announced.
     """
@@ -65,10 +66,11 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor | Pending], met
         if item.dtype not in _DTYPES:
             raise CheckpointError(f"{path}: {name} is {item.dtype}, which cannot be saved")
     order = sorted(pending, key=lambda name: (-_RANK[pending[name].dtype], name))
-    with path.open("wb") as file:
+    with HashedFile(path) as file:
         file.write(_header({name: pending[name] for name in order}, metadata))
         for name in order:
             file.write(_payload(path, name, pending[name]).data)
+        return file.close()
 
 
 def _header(tensors: Mapping[str, Pending], metadata: dict[str, str] | None) -> bytes:

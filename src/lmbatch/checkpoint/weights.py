@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from safetensors import SafetensorError, safe_open
 
+from lmbatch.checkpoint.files import Digests
 from lmbatch.checkpoint.tensors import Pending, write_tensors
 from lmbatch.errors import CheckpointError
 
@@ -32,10 +33,10 @@ class Weights:
         return cls({name: Pending.of(tensor) for name, tensor in unique.items()}, aliases)
 
 
-def save_weights(folder: Path, weights: Weights) -> None:
+def save_weights(folder: Path, weights: Weights) -> Digests:
     """Write ``model.safetensors``. A tied weight is stored once; the metadata says which names share it."""
     metadata = {_ALIASES: json.dumps(dict(weights.aliases), sort_keys=True)}
-    write_tensors(folder / FILE, weights.tensors, metadata)
+    return {FILE: write_tensors(folder / FILE, weights.tensors, metadata)}
 
 
 def read_weights(folder: Path, model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -28,6 +28,8 @@ from accelerate.accelerator import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
+from lmbatch.checkpoint.commit import Write
+from lmbatch.checkpoint.files import Digests
 from lmbatch.config import TrainConfig
 from lmbatch.loader import Batch, MaskedBatch, Step
 from lmbatch.model import ParameterCounts, causal_loss, flops_per_token, masked_loss, parameter_counts
@@ -175,7 +177,7 @@ class Engine(ABC):
         """The model with all its weights, on the main process. Every process calls this together."""
         return self.plain_model
 
-    def save(self, commit: Callable[[Callable[[Path], None]], None]) -> None:
+    def save(self, commit: Callable[[Write], None]) -> None:
         """``commit(write)`` on the main process, where ``write`` fills the folder that it is given.
 
         The others help while it writes; all return together. Raises what ``commit`` raises.
@@ -215,7 +217,7 @@ class Engine(ABC):
         """What a forward pass outside training goes through."""
 
     @abstractmethod
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path) -> Digests:
         """The training state, on the main process; parts that others hold come through the relay."""
 
     def _part(self, number: int) -> torch.Tensor:

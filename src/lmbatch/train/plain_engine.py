@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lmbatch.checkpoint import save_training_state
+from lmbatch.checkpoint.files import Digests
 from lmbatch.config import TrainConfig
 from lmbatch.loader import Batch
 from lmbatch.train.engine import Engine
@@ -74,7 +75,7 @@ class PlainEngine(Engine):
     def _evaluation_model(self) -> nn.Module:
         return self.plain_model
 
-    def _write(self, folder: Path) -> None:
-        save_training_state(
+    def _write(self, folder: Path) -> Digests:
+        return save_training_state(
             folder, model=self.plain_model, optimizer=self._plain_optimizer, scaler=self.scaler, extra={}
         )

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ import torch
 from lmbatch import __version__
 from lmbatch.checkpoint import CheckpointFacts, Checkpoints
 from lmbatch.checkpoint.checkpoints import Checkpoint
+from lmbatch.checkpoint.commit import Write
 from lmbatch.config import GuardsConfig, TrainConfig, fingerprint
 from lmbatch.errors import StopRequested
 from lmbatch.loader import (
@@ -223,7 +222,7 @@ class Worker:
     def _save(self, checkpoints: Checkpoints, engine: Engine, data: TokenData, position: Position) -> None:
         """The main process commits; the others hand it what they hold, and wait."""
 
-        def commit(write: Callable[[Path], None]) -> None:
+        def commit(write: Write) -> None:
             facts = _facts(self._config, data, position, self.ranks.world, self._precision)
             saved = checkpoints.save(facts, write)
             log.info("step %d saved: %.1f MB in %.2f s", saved.step, saved.bytes / 1e6, saved.seconds)

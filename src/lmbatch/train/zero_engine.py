@@ -19,7 +19,16 @@ from accelerate.accelerator import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
-from lmbatch.checkpoint.state import OptimizerState, load_rng, parameter_names, read_optimizer_state, save_state
+from lmbatch.checkpoint.files import Digests
+from lmbatch.checkpoint.rng import rng_state
+from lmbatch.checkpoint.state import (
+    OptimizerState,
+    TrainingState,
+    load_rng,
+    parameter_names,
+    read_optimizer_state,
+    write_state,
+)
 from lmbatch.checkpoint.tensors import Pending
 from lmbatch.checkpoint.weights import Weights
 from lmbatch.config import EngineConfig, TrainConfig
@@ -130,8 +139,8 @@ class ZeroEngine(Engine):
         model: nn.Module = self._model  # the module alone would lack autocast
         return model
 
-    def _write(self, folder: Path) -> None:
-        save_state(folder, self._weights(), self._optimizer_state(), extra={})
+    def _write(self, folder: Path) -> Digests:
+        return write_state(folder, TrainingState(self._weights(), self._optimizer_state(), rng_state(), None, {}))
 
     def _weights(self) -> Weights:
         layout = self._layout

@@ -43,6 +43,28 @@ def bucket(tmp_path: Path) -> Bucket:
     return Bucket(tmp_path / "bucket")
 
 
+class Gate(Bucket):
+    """Lets the first file of an upload in when it is opened."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.entered, self.opened = threading.Event(), threading.Event()
+
+    def put_file(self, key: str, path: Path) -> None:
+        self.entered.set()
+        assert self.opened.wait(60)
+        super().put_file(key, path)
+
+
+@pytest.fixture
+def gate(mirrored: Checkpoints, tmp_path: Path) -> Gate:
+    """The mirror's store instead of the bucket."""
+    closed = Gate(tmp_path / "gate")
+    assert mirrored._mirror is not None
+    mirrored._mirror.store = closed
+    return closed
+
+
 @pytest.fixture
 def mirrored(run_dir: Path, bucket: Bucket) -> Checkpoints:
     return Checkpoints(LocalStore(run_dir), mirror=bucket)
@@ -51,7 +73,7 @@ def mirrored(run_dir: Path, bucket: Bucket) -> Checkpoints:
 def save_all(checkpoints: Checkpoints, *steps: int) -> Path:
     for step in steps:
         saved = checkpoints.save(make_facts(step), fill(step))
-    checkpoints.close()
+        checkpoints.close()
     return saved.folder
 
 
@@ -138,17 +160,34 @@ def test_another_runs_mirror_is_not_overwritten(mirrored, run_dir, bucket, tmp_p
     assert content(bucket.root) == before
 
 
-def test_an_upload_that_failed_surfaces_at_the_next_save_which_is_committed(mirrored, run_dir, bucket):
+def test_an_upload_that_failed_is_told_at_once_and_stops_no_save(run_dir, bucket):
+    told = threading.Event()
+    mirrored = Checkpoints(LocalStore(run_dir), mirror=bucket, on_failure=told.set)
     bucket.refuse = "model"
+    mirrored.check_upload()
     mirrored.save(make_facts(10), fill(10))
+    assert told.wait(60)
     with pytest.raises(CheckpointError, match="the bucket is closed") as caught:
-        mirrored.save(make_facts(20), fill(20))
+        mirrored.check_upload()
     assert "save.store" in caught.value.remedy
+    mirrored.check_upload()  # said once
+    mirrored.save(make_facts(20), fill(20))
     with pytest.raises(CheckpointError, match="the bucket is closed"):
         mirrored.close()
-    mirrored.close()  # said once
+    mirrored.close()
     assert Checkpoints(LocalStore(run_dir)).newest_valid()[0].step == 20
     assert not list(bucket.root.rglob("receipt.json"))
+
+
+def test_after_an_upload_that_failed_the_one_that_waits_has_its_turn(mirrored, run_dir, gate):
+    mirrored.save(make_facts(10), fill(10))
+    gate.entered.wait(60)
+    gate.refuse = "step-00000010"
+    mirrored.save(make_facts(20), fill(20))
+    gate.opened.set()
+    with pytest.raises(CheckpointError, match="the bucket is closed"):
+        mirrored.close()
+    assert Checkpoints(gate).newest_valid()[0].step == 20
 
 
 def test_leaving_the_block_waits_for_the_upload(run_dir, bucket):
@@ -223,17 +262,36 @@ def test_object_storage_is_a_mirror(run_dir, s3_uri):
     assert content(found.folder) == before
 
 
-def test_a_save_waits_for_the_upload_before_retention_deletes_what_it_reads(mirrored, run_dir, bucket, monkeypatch):
-    may_go_on = threading.Event()
-    put_file = bucket.put_file
-    monkeypatch.setattr(bucket, "put_file", lambda key, path: may_go_on.wait() and put_file(key, path))
+def test_the_newest_of_those_that_wait_is_uploaded_and_retention_spares_what_is_read(mirrored, run_dir, gate):
     mirrored.save(make_facts(10), fill(10))
-    later = threading.Thread(target=lambda: [mirrored.save(make_facts(step), fill(step)) for step in (20, 30)])
-    later.start()
-    while not (run_dir / "checkpoints/step-00000020/receipt.json").exists():
-        pass  # committed although the upload before it is still under way
-    assert not bucket.order
-    may_go_on.set()
-    later.join()
+    assert gate.entered.wait(60)
+    for step in (20, 30, 40):  # committed although the upload before them is still under way
+        mirrored.save(make_facts(step), fill(step))
+    assert gate.order == []
+    assert Checkpoints(LocalStore(run_dir)).verify(10) == []
+    assert [summary.step for summary in mirrored.list()] == [10, 30, 40]
+    gate.opened.set()
     mirrored.close()
-    assert Checkpoints(bucket).verify(20) == Checkpoints(bucket).verify(30) == []
+    assert [summary.step for summary in Checkpoints(gate).list()] == [10, 40]
+    assert Checkpoints(gate).verify(10) == Checkpoints(gate).verify(40) == []
+    mirrored.save(make_facts(50), fill(50))
+    assert [summary.step for summary in mirrored.list()] == [40, 50]
+    mirrored.close()
+
+
+def test_an_upload_is_given_up_when_patience_ends(mirrored, run_dir, gate, caplog):
+    mirrored.save(make_facts(10), fill(10))
+    mirrored.close(patience=0.01)  # would hang here
+    assert "is given up" in caplog.text
+    assert Checkpoints(LocalStore(run_dir)).newest_valid()[0].step == 10
+    assert not list(gate.root.rglob("receipt.json"))
+    gate.opened.set()
+    mirrored.close()
+
+
+def test_what_an_upload_took_is_told(run_dir, bucket):
+    told = []
+    with Checkpoints(LocalStore(run_dir), mirror=bucket, on_upload=lambda *one: told.append(one)) as checkpoints:
+        save_all(checkpoints, 10, 20)
+    assert [step for step, _ in told] == [10, 20]
+    assert all(seconds > 0 for _, seconds in told)
