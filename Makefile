@@ -28,7 +28,7 @@ BASE_IMAGE ?=
 ENGINE     ?=
 OUTPUT     ?=
 
-.PHONY: help venv demo recipe test check preprocess tokenizer s3-up s3-down cluster-up cluster-status cluster-down
+.PHONY: help venv demo recipe test test-shapes check preprocess tokenizer s3-up s3-down cluster-up cluster-status cluster-down
 .PHONY: image image-base image-dir image-sif image-sqsh lock-images reference lock bench clean distclean
 
 help: ## List the targets
@@ -58,6 +58,9 @@ recipe: $(STAMP) ## One of the five recipes, from raw text to inference: NAME=s0
 
 test: $(STAMP) ## Everything that this machine can test, in two processes
 	@$(BIN)/python tests/halves.py
+
+test-shapes: $(STAMP) ## Resumes from every shape (processes, ZeRO stage) into every other, all 132
+	LMBATCH_ALL_SHAPES=1 $(BIN)/python -m pytest tests/fault/test_train_shapes.py
 
 check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .

@@ -9,20 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from lmbatch.config.load import merge
 from lmbatch.train.attempts import read_attempts
-from lmbatch.train.metrics import evaluation_rows, read_metrics, reproducible, training_rows
+from lmbatch.train.metrics import read_metrics, training_rows
 from lmbatch.train.records import read_records
 from support.rank_server import RankServer, logs
+from support.shape_runs import SMALL, Runner, Shape, assert_bit_for_bit, assert_same_losses
 from support.tiny_corpus import write_corpus
-from support.tiny_run import newest_payload, saved_steps, tiny_settings, write_config
+from support.tiny_run import newest_payload, saved_steps
 
 pytestmark = pytest.mark.slow
 
-# Else everything in a tiny model is too small to be shared out, or to be let go again.
-SMALL = {"bucket_elements": 1000}
 # Name: processes, engine. The losses of all of them are those of the first.
-SHAPES = {
+SHAPES: dict[str, Shape] = {
     "alone": (1, {"name": "plain"}),
     "parallel": (2, {"name": "plain"}),
     "zero0": (2, {"name": "deepspeed", "zero_stage": 0}),
@@ -33,16 +31,6 @@ SHAPES = {
     "zero3 offloaded": (2, {"name": "deepspeed", "zero_stage": 3, **SMALL, "offload_optimizer": "cpu"}),
     "zero2 alone": (1, {"name": "deepspeed", "zero_stage": 2}),
     "zero3 alone": (1, {"name": "deepspeed", "zero_stage": 3, **SMALL}),
-}
-# Without dropout, whose seed goes by the process; sizes that two processes cannot halve evenly; clipping in most steps.
-CHANGES = {
-    "model": {"config": {"n_embd": 30, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}},
-    "optimizer": {"clip_norm": 0.5},
-    "batch": {"micro": 2},
-    "run": {"hang_seconds": 40.0},
-    "steps": 10,
-    "evaluate": {"every": 5, "batches": 3},
-    "samples": {"prompts": ["一"], "generate": {"max_new_tokens": 4, "temperature": 0}},
 }
 TOLERANCE = 5e-6
 
@@ -58,26 +46,9 @@ def store(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("tiny-store"))
 
 
-class Runner:
-    """Starts runs in a folder of their own."""
-
-    def __init__(self, server: RankServer, store: str) -> None:
-        self._server, self._store = server, store
-
-    def __call__(self, folder: Path, shape: str, *, codes=(0,), changes=None, environ=None, **events) -> Path:
-        world, engine = SHAPES[shape]
-        settings = tiny_settings(self._store, folder, **merge({**CHANGES, "engine": engine}, changes or {}))
-        config = write_config(folder / "tiny.yaml", settings)
-        found = self._server.run(config, world=world, environ=environ, **events)
-        # Whoever loses its peer to SIGKILL may notice it, and end with 1, before it is killed as well.
-        noticed = {1} if -signal.SIGKILL in codes else set()
-        assert set(found) - noticed == set(codes), logs(config)
-        return folder / "tiny"
-
-
 @pytest.fixture(scope="module")
 def run(server, store):
-    return Runner(server, store)
+    return Runner(server, store, SHAPES)
 
 
 @pytest.fixture(scope="module")
@@ -97,22 +68,6 @@ def at_step_5(run_dir: Path, folder: Path) -> None:
     """A copy of a run that died without notice after step 5's checkpoint."""
     shutil.copytree(run_dir, folder / "tiny", ignore=shutil.ignore_patterns("step-00000010", "lock"))
     assert saved_steps(folder / "tiny") == [5]
-
-
-def assert_same_losses(run_dir: Path, straight: Path, tolerance: float) -> None:
-    rows, expected = read_metrics(run_dir), read_metrics(straight)
-    for key in ("step", "samples", "data", "lr"):
-        assert [row[key] for row in training_rows(rows)] == [row[key] for row in training_rows(expected)]
-    for kind in (training_rows, evaluation_rows):
-        losses = [row["loss"] for row in kind(expected)]
-        assert [row["loss"] for row in kind(rows)] == pytest.approx(losses, rel=0, abs=tolerance)
-    norms = [row["grad_norm"] for row in training_rows(expected)]
-    assert [row["grad_norm"] for row in training_rows(rows)] == pytest.approx(norms, rel=1e-5)
-
-
-def assert_bit_for_bit(run_dir: Path, straight: Path) -> None:
-    assert reproducible(read_metrics(run_dir)) == reproducible(read_metrics(straight))
-    assert newest_payload(run_dir) == newest_payload(straight)
 
 
 @pytest.mark.parametrize("shape", list(SHAPES)[1:])
@@ -137,15 +92,11 @@ def test_the_layout_of_a_checkpoint_is_that_of_the_plain_engine(finished, shape)
         assert len(other[name]) == len(plain[name])
 
 
+# The others: test_train_shapes.py.
 @pytest.mark.parametrize(
     ("before", "after"),
-    [
-        ("alone", "zero1"), ("alone", "zero3"), ("parallel", "zero2"), ("zero1", "alone"), ("zero1", "zero3"),
-        ("zero2", "parallel"), ("zero2", "zero3 alone"), ("zero3", "alone"), ("zero3", "zero2 alone"),
-        ("zero3", "zero1"), ("zero2 offloaded", "zero0"), ("zero0", "zero3 offloaded"),
-        ("zero3 alone", "zero2 offloaded"),
-    ],
-)  # fmt: skip
+    [("zero2 offloaded", "zero0"), ("zero0", "zero3 offloaded"), ("zero3 alone", "zero2 offloaded")],
+)
 def test_a_run_goes_on_under_another_engine_and_number_of_processes(run, finished, tmp_path, before, after):
     at_step_5(finished(before), tmp_path)
     run_dir = run(tmp_path, after)
@@ -153,7 +104,7 @@ def test_a_run_goes_on_under_another_engine_and_number_of_processes(run, finishe
     assert read_attempts(run_dir)[-1].resumed_from == 5
 
 
-@pytest.mark.parametrize("shape", ["zero0", "zero1", "zero2", "zero3", "zero3 offloaded"])
+@pytest.mark.parametrize("shape", ["zero0", "zero3 offloaded"])
 def test_a_resume_in_the_same_shape_is_exact(run, finished, tmp_path, shape):
     at_step_5(finished(shape), tmp_path)
     assert_bit_for_bit(run(tmp_path, shape), finished(shape))

@@ -34,6 +34,8 @@ class PlainEngine(Engine):
         self._model, self._optimizer = prepare(model, optimizer)
         # Evaluation must not go through the data-parallel wrapper: its processes may see unequal numbers of batches.
         self.plain_model = self._accelerator.unwrap_model(self._model)
+        if self.ranks.world > 1:
+            self._settle_buckets()
         if resume is not None:
             load_checkpoint(resume, self.plain_model, optimizer, self.scaler)
 
@@ -46,6 +48,16 @@ class PlainEngine(Engine):
     def tolerates_overflow(self) -> bool:
         """In fp16 the scaler skips the step and lowers its scale, as long as that is above one."""
         return self.scaler is not None and self.scaler.get_scale() > 1.0
+
+    def _settle_buckets(self) -> None:
+        """One backward pass for nothing: after its first one, DistributedDataParallel lays its buckets out anew.
+
+        Where a gradient lies in a bucket decides in which order more than two processes add it up, so the first step
+        of a resume would differ in its last bits from the same step of a run that was never interrupted.
+        """
+        self._begin_step()
+        self._loss(self._model, self._stand_in()).backward()  # type: ignore[no-untyped-call]
+        self._optimizer.zero_grad()
 
     def _begin_step(self) -> None:
         self._model.train()
