@@ -123,3 +123,11 @@ def logits(straight, tmp_path_factory):
 @pytest.mark.parametrize("shape", list(SHAPES)[1:])
 def test_weights_alone_go_into_other_trainers_from_every_shape(logits, shape):
     assert torch.allclose(logits(shape), logits("plainx1"), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("shape", ["plainx2", "zero1x2", "zero3x2"])
+def test_a_padded_vocabulary_changes_no_number_in_any_engine(run, straight, tmp_path, shape):
+    changes = {**TWENTY, "samples": {"prompts": ["一"]}, "model": {"pad_vocab_to_multiple": 48}}
+    run_dir = run(tmp_path, shape, changes=changes)
+    assert_same_losses(run_dir, straight("plainx1"), 1e-5)
+    assert AutoModelForCausalLM.from_pretrained(export_model(run_dir, tmp_path / "out")).config.vocab_size == 58

@@ -78,9 +78,18 @@ class ModelConfig(Section):
         None, description="Refuse any other weights and config.json in `base` than these (sha256:…); the run's first "
         "attempt notes them here."
     )  # fmt: skip
+    pad_vocab_to_multiple: int | None = added(
+        None, ge=1, description="Rows of the embedding and of the output are rounded up to a multiple of this, for "
+        "speed (64 or 128 on a GPU). No number of the run changes, and no export shows them."
+    )  # fmt: skip
     base_pickle: bool = operational(
         False, description="May the weights in `base` be pytorch_model.bin, a pickle? torch reads only tensors from it."
     )
+
+    @field_validator("pad_vocab_to_multiple")
+    @classmethod
+    def _one_pads_nothing(cls, value: int | None) -> int | None:
+        return None if value == 1 else value
 
 
 class OptimizerConfig(Section):

@@ -17,7 +17,7 @@ from lmbatch.checkpoint.state import load_model_weights
 from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import CheckpointError, TokenizerError, UsageError
 from lmbatch.infer.folder import load_tokenizer
-from lmbatch.model import MaskedIds, build_model
+from lmbatch.model import MaskedIds, build_model, cut_vocabulary
 from lmbatch.store import (
     TOKENIZER_PREFIX,
     LocalStore,
@@ -98,6 +98,7 @@ def load_checkpoint(run: Run, checkpoint: Checkpoint) -> PreTrainedModel:
         masked=None if special is None else MaskedIds(special.first_id, special.pad_id),
     )
     load_model_weights(checkpoint.folder, model)
+    cut_vocabulary(model)
     assert isinstance(model, PreTrainedModel)
     if special is None:
         _let_it_generate(model, eod_id)

@@ -19,6 +19,7 @@ from lmbatch.model.arithmetic import ParameterCounts, flops_per_token, parameter
 from lmbatch.model.base import load_base, pin_base
 from lmbatch.model.build import MaskedIds, build_model, model_config
 from lmbatch.model.loss import causal_loss, masked_loss
+from lmbatch.model.padding import cut_to, cut_vocabulary, pad_vocabulary
 
 __all__ = [
     "MaskedIds",
@@ -26,10 +27,13 @@ __all__ = [
     "build_model",
     "causal_loss",
     "check_documents_apart",
+    "cut_to",
+    "cut_vocabulary",
     "flops_per_token",
     "load_base",
     "masked_loss",
     "model_config",
+    "pad_vocabulary",
     "parameter_counts",
     "peak_flops",
     "pin_base",

@@ -8,7 +8,8 @@
                                           load_base ──▶ the model with the folder's weights, in float32
 
 An embedding table with more rows than the tokenizer has entries (BLOOM and Qwen pad theirs) stays as it is, in training
-and in the export: the shape is that of the folder, so whatever was made for that model fits what comes out.
+and in the export: the shape is that of the folder, so whatever was made for that model fits what comes out. What
+``model.pad_vocab_to_multiple`` adds to it is ours alone, and no export shows it (padding.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from lmbatch.config import ModelConfig
 from lmbatch.config.fingerprint import canonical_json
 from lmbatch.errors import CheckpointError, ConfigError, UsageError
 from lmbatch.model.build import model_config
+from lmbatch.model.padding import pad_vocabulary
 
 CONFIG = "config.json"
 _SAFE = ("model.safetensors", "model.safetensors.index.json")
@@ -91,6 +93,7 @@ def load_base(model: ModelConfig, *, vocab_size: int, sequence_length: int, eod_
             remedy="the same files must lie there for every process",
         )
     settings: Any = GenerationConfig
+    pad_vocabulary(loaded, model.pad_vocab_to_multiple)
     loaded.generation_config = settings()  # the folder's would decide how samples are drawn
     return loaded
 

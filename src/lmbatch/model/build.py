@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 
 from lmbatch.config import ModelConfig
 from lmbatch.errors import ConfigError
+from lmbatch.model.padding import pad_vocabulary
 
 # Older spellings that the config classes with rotary positions still take.
 _ROTARY_KEYS = ("rope_theta", "rope_scaling")
@@ -80,13 +81,15 @@ def build_model(
 ) -> PreTrainedModel:
     """A causal language model, or with ``masked`` a masked one, in float32 on the CPU, initialised from ``seed`` alone.
 
-    The global random state is as before afterwards. Raises ConfigError as ``model_config`` does.
+    The global random state is as before afterwards. Raises ConfigError as ``model_config`` does, and for a type whose
+    vocabulary cannot be padded.
     """
     built = model_config(config, vocab_size=vocab_size, sequence_length=sequence_length, eod_id=eod_id, masked=masked)
     auto: Any = AutoModelForCausalLM if masked is None else AutoModelForMaskedLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = auto.from_config(built)
+    pad_vocabulary(model, config.pad_vocab_to_multiple)
     return model
 
 

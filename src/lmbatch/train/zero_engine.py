@@ -34,6 +34,7 @@ from lmbatch.checkpoint.weights import Weights
 from lmbatch.config import EngineConfig, TrainConfig
 from lmbatch.errors import LaunchError, NonFiniteLossError
 from lmbatch.loader import Batch
+from lmbatch.model import cut_to
 from lmbatch.train.engine import Engine
 from lmbatch.train.zero_partition import MOMENTS, Partition, partition_of
 
@@ -96,7 +97,7 @@ class ZeroEngine(Engine):
         for name, _ in self._layout.parameters:
             found = self._partition.weight(name)
             if name in targets:
-                targets[name].data.copy_(found)
+                targets[name].data.copy_(cut_to(found, targets[name].shape))
         return self._copy if self.ranks.main else self.plain_model
 
     @cached_property

@@ -65,6 +65,20 @@ def tokenizer(root):
     return AutoTokenizer.from_pretrained(root / "tokenizer")
 
 
+def test_a_padded_vocabulary_changes_no_number_and_is_cut_from_the_export(masked_run, masked_store, tmp_path):
+    changes = {"samples": {"prompts": [PROMPT]}, "model": {"pad_vocab_to_multiple": 96}}
+    padded = train(masked_config(masked_store, tmp_path, **changes))
+    losses = [[row["loss"] for row in read_metrics(run.run_dir)] for run in (padded, masked_run)]
+    assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-4)
+    size = AutoTokenizer.from_pretrained(masked_run.run_dir / "tokenizer").vocab_size
+    assert size % 96
+    out = export_model(padded.run_dir, tmp_path / "export")
+    weights = AutoModelForMaskedLM.from_pretrained(out).state_dict()
+    rows = {weights[name].shape[0] for name in ("lm_head.bias", "roberta.embeddings.word_embeddings.weight")}
+    assert rows == {size}
+    assert len(MaskFiller.from_folder(out).fill([PROMPT])[0].masks) == 2
+
+
 def test_it_learns_and_says_so(masked_run):
     rows = training_rows(read_metrics(masked_run.run_dir))
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
