@@ -93,6 +93,36 @@ def test_one_bad_part_does_not_repeat_the_upload(proxy: FaultProxy, s3_uri: str,
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "f").read_bytes()
 
 
+@pytest.mark.parametrize("fault", ["flipped", "halved"])
+@pytest.mark.parametrize("size", [1000, 40 * MIB])
+def test_bytes_that_change_on_the_way_up_are_sent_again(
+    proxy: FaultProxy, s3_uri: str, tmp_path: Path, fault: str, size: int
+) -> None:
+    """The server takes them without a word, although the request is signed with their SHA-256."""
+    (tmp_path / "f").write_bytes(data := os.urandom(size))
+    store = s3_store(s3_uri)
+    proxy.inject("PUT", fault)
+    store.put_file("file", tmp_path / "f")
+    assert store.read("file") == data
+    for write in (store.put, store.publish):
+        proxy.inject("PUT", fault)
+        write("bytes", data[:1000])
+        assert store.read("bytes") == data[:1000]
+        store.delete("bytes")
+    assert proxy.pending == []
+
+
+def test_bytes_that_never_arrive_unchanged_are_an_error(proxy: FaultProxy, s3_uri: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"0123456789")
+    store = s3_store(s3_uri)
+    for write in (lambda: store.put_file("k", tmp_path / "f"), lambda: store.publish("once", b"0123456789")):
+        proxy.inject("PUT", *["flipped"] * 12)
+        with pytest.raises(StoreError, match="other bytes arrived than were sent"):
+            write()
+        proxy._faults.clear()
+    assert not store.exists("once")  # or it would look as if another attempt had won
+
+
 def test_a_failed_upload_leaves_the_old_object(proxy: FaultProxy, s3_uri: str, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(os.urandom(MIB) * 40)
     store = s3_store(s3_uri)

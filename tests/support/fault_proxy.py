@@ -26,13 +26,20 @@ LONGEST_BURST = 10  # more than the client's own attempts, so that ours are need
 NO_SPACE = b"<Error><Code>InternalError</Code><Message>write volume: no space left on device</Message></Error>"
 
 
+def spoilt(body: bytes, fault: str) -> bytes:
+    """A request's body after a bad wire, or a proxy that loses half of it."""
+    middle = len(body) // 2
+    return body[:middle] if fault == "halved" else body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
 class FaultProxy:
     """``inject("PUT", "503", "lost answer")`` spoils the next two PUT requests; every other request passes.
 
     Faults: ``503`` and ``full`` answer without forwarding; ``refused`` closes the connection without forwarding, and
     ``reset`` tears it down; ``lost answer`` forwards and then closes; ``truncated`` sends half of the answer's body and
     closes; ``stalled`` sends half of it and then nothing until the proxy is closed, or the client has waited for
-    ``patience`` seconds (``outlasted``).
+    ``patience`` seconds (``outlasted``). ``flipped`` forwards the request's body with one bit of it changed, ``halved``
+    its first half as if that were all: then the answer is the server's own.
 
     ``weather(rate, seed)`` spoils that share of all requests instead, 503 in bursts.
     """
@@ -126,6 +133,9 @@ class FaultProxy:
                         status, text = (503, SLOW_DOWN) if fault == "503" else (500, NO_SPACE)
                         self.reply(status, {"Content-Type": "application/xml"}, text, len(text))
                     return
+                if fault in ("flipped", "halved"):
+                    body, fault = spoilt(body, fault), None
+                    self.headers.replace_header("Content-Length", str(len(body)))
                 answer, content = proxy.forward(self, body)
                 if fault == "lost answer":
                     self.close_connection = True

@@ -37,9 +37,13 @@ class TruncatedBodyError(Exception):
     """Fewer bytes came than the server announced."""
 
 
+class ChangedBodyError(Exception):
+    """The server has other bytes than were sent to it."""
+
+
 def from_request(error: Exception) -> bool:
     """Whether the error tells about a request; anything else is a mistake of ours, and no reason to ask again."""
-    return isinstance(error, OSError | TruncatedBodyError) or type(error).__module__.startswith("obstore")
+    return isinstance(error, OSError | TruncatedBodyError | ChangedBodyError) or type(error).__module__.startswith("obstore")
 
 
 @dataclass(frozen=True, slots=True)

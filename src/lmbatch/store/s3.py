@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from lmbatch.errors import ObjectNotFoundError, StoreError
+from lmbatch.store.arrived import etag_of, etag_of_file, is_tag, same_bytes
 from lmbatch.store.base import ObjectInfo, Store
 from lmbatch.store.client import DEFAULT_LIMITS, Limits, import_obstore, new_client, refuse_after_fork
 from lmbatch.store.connection import Connection, connection_from
-from lmbatch.store.failure import Failure, TruncatedBodyError, classify, from_request, store_error
+from lmbatch.store.failure import ChangedBodyError, Failure, TruncatedBodyError, classify, from_request, store_error
 from lmbatch.store.files import store_errors
 from lmbatch.store.keys import check_key, check_range
 from lmbatch.store.retry import retry
@@ -97,7 +98,9 @@ class S3Store(Store):
 
         def attempt() -> None:
             self.traffic.request("put", up=len(data))
-            self._obstore.put(self._client, path, data, use_multipart=False)
+            done = self._obstore.put(self._client, path, data, use_multipart=False)
+            if not is_tag(done["e_tag"], etag_of(data)) and self.read(key) != data:
+                raise ChangedBodyError("other bytes arrived than were sent")
 
         self._call("write", key, attempt)
 
@@ -105,14 +108,17 @@ class S3Store(Store):
         """See Store.put_file; big files go up in parts, and become visible when the last one has arrived."""
         with store_errors("read", str(path)):
             size = path.stat().st_size
-        part = part_bytes(size)
+            part = part_bytes(size)
+            tag = etag_of_file(path, part)
 
         def attempt() -> None:
             self.traffic.request("put", parts_of(size), up=size)
             if size > part:
                 self.traffic.request("post", 2)
-            self._obstore.put(self._client, self._path(key), path, use_multipart=size > part, chunk_size=part,
-                              max_concurrency=_PARTS_AT_ONCE)  # fmt: skip
+            done = self._obstore.put(self._client, self._path(key), path, use_multipart=size > part, chunk_size=part,
+                                     max_concurrency=_PARTS_AT_ONCE)  # fmt: skip
+            if not is_tag(done["e_tag"], tag) and not self._holds(key, path):
+                raise ChangedBodyError(f"other bytes arrived than were sent from {path}")
 
         self._call("write", key, attempt)
         if (stored := self.info(key).size) != size:
@@ -126,11 +132,15 @@ class S3Store(Store):
             # An attempt whose answer is lost may have won. The next one is then refused, and the bytes decide.
             self.traffic.request("put", up=len(data))
             try:
-                self._obstore.put(self._client, path, data, mode="create", use_multipart=False)
+                done = self._obstore.put(self._client, path, data, mode="create", use_multipart=False)
             except Exception as error:
                 if classify(error).kind not in ("exists", "changed"):
                     raise
                 return self._stands(key, data)
+            if not is_tag(done["e_tag"], etag_of(data)) and not self._stands(key, data):
+                # It is this attempt that made the object, so nobody else's is removed.
+                self.delete(key)
+                raise ChangedBodyError("other bytes arrived than were sent")
             return True
 
         return self._call("publish", key, attempt)
@@ -147,6 +157,10 @@ class S3Store(Store):
             self._call("delete", key, attempt)
         except ObjectNotFoundError:
             return
+
+    def _holds(self, key: str, path: Path) -> bool:
+        with self.open(key) as stream, store_errors("read", str(path)):
+            return same_bytes(stream, path)
 
     def _stands(self, key: str, data: bytes) -> bool:
         return self.read(key, 0, len(data) + 1) == data
