@@ -14,7 +14,8 @@ from lmbatch.checkpoint.commit import Write, commit
 from lmbatch.checkpoint.local import LocalCheckpoints
 from lmbatch.checkpoint.mirror import Mirror
 from lmbatch.checkpoint.receipt import CheckpointFacts, CheckpointReceipt, Problem, Refusal
-from lmbatch.checkpoint.retention import prune, sweep
+from lmbatch.checkpoint.retention import Losses, no_losses, prune, sweep
+from lmbatch.checkpoint.rule import KeepRule
 from lmbatch.errors import CheckpointError, StoreError
 from lmbatch.store import Store
 
@@ -72,17 +73,18 @@ class Checkpoints:
     """
 
     def __init__(
-        self, store: Store, *, keep: int = 2, mirror: Store | None = None,
+        self, store: Store, *, keep: int = 2, keep_every: int = 0, keep_best: int = 0, losses: Losses = no_losses,
+        mirror: Store | None = None,
         on_upload: Callable[[int, float], None] = lambda *_: None, on_failure: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """``on_upload(step, seconds)`` and ``on_failure()`` are called in the thread that copies to ``mirror``."""
-        if keep < 2:
-            raise CheckpointError(f"keep = {keep}: at least two checkpoints are kept, should one turn out damaged")
+        """``losses`` gives the validation losses by step that are known when checkpoints are retired (see ``rule``).
+
+        ``on_upload(step, seconds)`` and ``on_failure()`` are called in the thread that copies to ``mirror``.
+        """
         self._local = LocalCheckpoints(store)
-        self._keep = keep
-        self._mirror = (
-            Mirror(mirror, keep=keep, on_upload=on_upload, on_failure=on_failure) if mirror is not None else None
-        )
+        self._rule, self._losses, self._mirror = KeepRule(keep, keep_every, keep_best), losses, None
+        if mirror is not None:
+            self._mirror = Mirror(mirror, self._rule, losses, on_upload=on_upload, on_failure=on_failure)
 
     def save(self, facts: CheckpointFacts, write: Write) -> SavedCheckpoint:
         """Commit ``facts.step``; ``write`` fills the empty local folder that it is given.
@@ -98,7 +100,8 @@ class Checkpoints:
         if self._mirror is not None:
             self._mirror.offer(self._local, receipt)
         # What retention deletes must not be what is still being uploaded.
-        removed = prune(self._local, self._keep, self._mirror.needed if self._mirror is not None else frozenset())
+        spared = self._mirror.needed if self._mirror is not None else frozenset()
+        removed = prune(self._local, self._rule, self._losses(), spared)
         sweep(self._local)
         folder = self._local.payload(receipt)
         return SavedCheckpoint(facts.step, folder, receipt.payload_bytes, time.monotonic() - started, removed, new)
@@ -134,7 +137,11 @@ class Checkpoints:
         """Set the receipts of damaged checkpoints in the run folder aside, so that their steps can be saved again.
 
         Each is looked at again first: one that the mirror has repaired meanwhile stays. One in a newer format stays.
+        Those of the mirror are set aside there, so that they do not take the place of good ones when it is pruned.
         """
+        refusals = list(refusals)
+        if self._mirror is not None:
+            self._mirror.retire(refusals)
         steps = {refusal.step for refusal in refusals if refusal.kind in ("damaged", "unreadable")}
         aside = []
         for step in sorted(steps):

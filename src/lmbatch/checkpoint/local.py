@@ -74,6 +74,10 @@ class LocalCheckpoints:
         if (signature := self._signature(receipt)) is not None:
             self._verified[receipt.attempt] = signature
 
+    def wrong_files(self, receipt: CheckpointReceipt) -> list[FileEntry]:
+        """The files that :meth:`check` would complain about."""
+        return [file for file in receipt.files if _check_file(self.root / file.key, file) is not None]
+
     def trusted(self, receipt: CheckpointReceipt) -> bool:
         """As :meth:`check`, but files that this process wrote or verified, untouched since, are not re-read."""
         signature = self._signature(receipt)

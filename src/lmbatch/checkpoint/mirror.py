@@ -6,18 +6,23 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lmbatch.checkpoint.attempts import attempt_in_progress
 from lmbatch.checkpoint.behind import Behind
-from lmbatch.checkpoint.commit import publish_receipt, seal_payload
+from lmbatch.checkpoint.commit import publish_receipt
+from lmbatch.checkpoint.files import sync, sync_folders
+from lmbatch.checkpoint.inventory import TORN, Inventory, owner_of
 from lmbatch.checkpoint.layout import PREFIX, RECEIPT, receipt_key, step_of
 from lmbatch.checkpoint.local import LocalCheckpoints
-from lmbatch.checkpoint.receipt import CheckpointReceipt, Problem, parse_receipt
+from lmbatch.checkpoint.pins import is_pinned, pin_key
+from lmbatch.checkpoint.receipt import CheckpointReceipt, Problem, Refusal, parse_receipt
+from lmbatch.checkpoint.retention import Losses, delete_remote, no_losses, removable
+from lmbatch.checkpoint.rule import KeepRule, reasons_to_keep
 from lmbatch.checkpoint.stages import Stage, reached
-from lmbatch.errors import CheckpointError, ObjectNotFoundError
-from lmbatch.store import Store
+from lmbatch.errors import CheckpointError, ObjectNotFoundError, StoreError
+from lmbatch.store import FileEntry, Store
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +36,12 @@ class Mirror:
     """
 
     def __init__(
-        self, store: Store, *, keep: int, on_upload: Callable[[int, float], None] = lambda *_: None,
+        self, store: Store, rule: KeepRule, losses: Losses = no_losses, *,
+        on_upload: Callable[[int, float], None] = lambda *_: None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.store = store
-        self._keep, self._on_upload = keep, on_upload
+        self._rule, self._losses, self._on_upload = rule, losses, on_upload
         self._behind = Behind("checkpoint-mirror", on_failure=on_failure)
         self._lock = threading.Lock()  # between the end of the thread's work and the next piece of it
         self._waiting: CheckpointReceipt | None = None
@@ -86,7 +92,7 @@ class Mirror:
         return found
 
     def fetch(self, local: LocalCheckpoints, step: int, data: bytes) -> CheckpointReceipt | Problem:
-        """Bring a checkpoint back: download, verify every byte, commit it in the run folder.
+        """Bring a checkpoint back, with its pin: download, verify every byte, commit it in the run folder.
 
         ``data`` is the mirror's receipt. What stood for this step in the run folder is set aside. Raises StoreError
         if the store or the disk fails; bytes that are missing or wrong are a Problem.
@@ -98,22 +104,29 @@ class Mirror:
             local.set_aside(step)
         with attempt_in_progress(local.root, step, receipt.attempt) as folder:
             try:
-                self._download(local.root, receipt)
+                self._download(local.root, receipt.files)
+                # What was spoilt on the way comes right the second time; what lies there damaged does not.
+                self._download(local.root, local.wrong_files(receipt))
             except ObjectNotFoundError as error:
                 return Problem("damaged", error.message)
-            seal_payload(local.root, folder)
+            reached(Stage.MID_PAYLOAD)
+            sync_folders(folder)
+            for parent in (folder.parent, local.root / PREFIX, local.root):
+                sync(parent)
             if problems := local.check(receipt):
                 return Problem("damaged", "; ".join(problems))
             reached(Stage.AFTER_FETCH)
+            if is_pinned(self.store, step):
+                local.store.put(pin_key(step), self.store.read(pin_key(step)))
             publish_receipt(local, receipt)
         return receipt
 
-    def _download(self, root: Path, receipt: CheckpointReceipt) -> None:
-        for file in receipt.files:
+    def _download(self, root: Path, files: Sequence[FileEntry]) -> None:
+        for file in files:
             path = root / file.key
             path.parent.mkdir(parents=True, exist_ok=True)
             self.store.get_file(file.key, path)
-            if file is receipt.files[0]:
+            if file is files[0]:
                 reached(Stage.MID_FETCH)
 
     def _run(self, local: LocalCheckpoints, first: CheckpointReceipt) -> None:
@@ -129,7 +142,7 @@ class Mirror:
         started = time.monotonic()
         self._upload(local, receipt)
         self._on_upload(receipt.facts.step, time.monotonic() - started)
-        self._prune()
+        self._prune(receipt.facts.step)
 
     def _next(self) -> CheckpointReceipt | None:
         with self._lock:
@@ -163,41 +176,45 @@ class Mirror:
                     remedy="give each run a `save.store` of its own",
                 )
         log.warning("%s/%s: replaced; the old receipt is kept beside it", self.store.uri, key)
+        self._set_aside(key, data)
+        return True
+
+    def _set_aside(self, key: str, data: bytes) -> None:
         name = f"receipt.damaged-{hashlib.sha256(data).hexdigest()[:8]}.json"
         self.store.put(key.removesuffix(RECEIPT) + name, data)
         self.store.delete(key)
-        return True
 
-    def _prune(self) -> None:
-        """Keep the newest ``keep`` whole copies. Receipts go first, then what no receipt names any more."""
-        sizes = {info.key: info.size for info in self.store.list(PREFIX + "/")}
-        receipts = {step: parse_receipt(data, step) for step, data in self.receipts().items()}
-        oldest_kept = _oldest_kept(receipts, sizes, self._keep)
-        for step in sorted(receipts):
-            if step < oldest_kept and not _is_newer(receipts[step]):
-                self.store.delete(receipt_key(step))
-                reached(Stage.UPLOAD_RECEIPT_DELETED)
-                del receipts[step]
-                sizes.pop(receipt_key(step), None)
-        for key in sizes:
-            owner = step_of(key.split("/")[1])
-            if owner is not None and owner < oldest_kept and owner not in receipts:
+    def retire(self, refusals: Iterable[Refusal]) -> None:
+        """Set the receipts aside that were refused here as damaged. A store that fails is only worth a warning."""
+        for refusal in refusals:
+            if refusal.place == self.store.uri and refusal.kind in ("damaged", "unreadable"):
+                key = receipt_key(refusal.step)
+                try:
+                    self._set_aside(key, self.store.read(key))
+                except StoreError as error:
+                    log.warning("%s/%s: could not be set aside: %s", self.store.uri, key, error.message)
+
+    def _prune(self, uploaded: int) -> None:
+        """Keep whole copies by the same rule, and what was just ``uploaded`` in any case. Receipts go first, then what
+        no receipt names any more and is older than the newest ones."""
+        found = Inventory.of(self.store)
+        evidence = list(found.evidence(self._losses(), 0, check=bool))
+        kept = reasons_to_keep(evidence, self._rule) | {uploaded: ("newest",)}
+        delete_remote(self.store, found, removable(found, kept))
+        newest = sorted(one.step for one in evidence if one.valid)[-self._rule.newest :]
+        if len(newest) == self._rule.newest:
+            self._sweep(found, before=min(newest[0], uploaded))
+
+    def _sweep(self, found: Inventory, *, before: int) -> None:
+        """Delete what interrupted uploads of steps ``before`` one have left; a pinned step is left alone."""
+        for key in found.sizes:
+            owner = owner_of(key)
+            if owner is None or owner >= before or found.pinned(owner):
+                continue
+            receipt = found.receipts.get(owner, TORN)
+            if isinstance(receipt, Problem) and receipt.kind == "torn":
                 self.store.delete(key)
 
 
 def _run_of(receipt: CheckpointReceipt) -> tuple[str, str]:
     return receipt.facts.config, receipt.facts.manifest_digest
-
-
-def _is_newer(receipt: CheckpointReceipt | Problem) -> bool:
-    return isinstance(receipt, Problem) and receipt.kind == "newer"
-
-
-def _oldest_kept(receipts: Mapping[int, CheckpointReceipt | Problem], sizes: Mapping[str, int], keep: int) -> int:
-    """The ``keep``-th newest step whose files are all there in their full sizes; 0 while there are fewer."""
-    whole = [
-        step
-        for step, receipt in sorted(receipts.items(), reverse=True)
-        if isinstance(receipt, CheckpointReceipt) and all(sizes.get(file.key) == file.size for file in receipt.files)
-    ]
-    return whole[keep - 1] if len(whole) >= keep else 0

@@ -153,6 +153,8 @@ class SaveConfig(Section):
     every: int = Field(500, gt=0, description="Steps between two checkpoints.")
     every_epoch: bool = Field(False, description="Also one whenever a pass over the training split is complete.")
     keep: int = Field(2, ge=2, description="Newest valid checkpoints kept; never fewer than two.")
+    keep_every: int = Field(0, ge=0, description="Also kept: each one whose step is a multiple of this; 0: none.")
+    keep_best: int = Field(0, ge=0, description="Also kept: so many with the lowest validation loss; 0: none.")
     store: str | None = Field(None, description="Object store that committed checkpoints are copied to as well.")
 
 

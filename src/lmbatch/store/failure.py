@@ -43,7 +43,8 @@ class ChangedBodyError(Exception):
 
 def from_request(error: Exception) -> bool:
     """Whether the error tells about a request; anything else is a mistake of ours, and no reason to ask again."""
-    return isinstance(error, OSError | TruncatedBodyError | ChangedBodyError) or type(error).__module__.startswith("obstore")
+    known = isinstance(error, OSError | TruncatedBodyError | ChangedBodyError)
+    return known or type(error).__module__.startswith("obstore")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,11 @@ def evaluation_rows(rows: list[Record]) -> list[Record]:
     return [row for row in rows if row["kind"] == "evaluation"]
 
 
+def validation_losses(rows: list[Record]) -> dict[int, float]:
+    """The loss of each evaluation, by step."""
+    return {row["step"]: row["loss"] for row in evaluation_rows(rows)}
+
+
 def skipped_rows(rows: list[Record]) -> list[Record]:
     """The rows of optimizer steps whose update a guard left out."""
     return [row for row in training_rows(rows) if row.get("skipped") is not None]

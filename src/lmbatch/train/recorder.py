@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 from lmbatch.config import TrainConfig
 from lmbatch.train.folder import RunFolder
-from lmbatch.train.metrics import METRICS_FILE, cut_after, evaluation_rows, last_step, read_metrics, training_rows
+from lmbatch.train.metrics import (
+    METRICS_FILE,
+    cut_after,
+    evaluation_rows,
+    last_step,
+    read_metrics,
+    training_rows,
+    validation_losses,
+)
 from lmbatch.train.progress import reporter
 from lmbatch.train.records import Record, RecordLog, read_records
 from lmbatch.train.tracking import Curves
@@ -23,7 +31,8 @@ def last_logged_step(folder: RunFolder) -> int:
 class Recorder:
     """Writes the figures of one attempt, on the main process. ``step`` is where the attempt goes on.
 
-    Rows after ``step`` are cut off first: those steps will be taken again.
+    Rows after ``step`` are cut off first: those steps will be taken again. ``losses`` are those of the
+    evaluations, by step.
     """
 
     def __init__(self, folder: RunFolder, config: TrainConfig, *, step: int, total: int) -> None:
@@ -33,7 +42,7 @@ class Recorder:
         if cut:
             log.info("%d rows after step %d are cut off: those steps are taken again", cut, step)
         rows = read_metrics(folder.path)
-        self._evaluated = {row["step"] for row in evaluation_rows(rows)}
+        self.losses = validation_losses(rows)
         self._sampled = {row["step"] for row in read_records(folder.samples)}
         self._metrics = RecordLog(folder.path / METRICS_FILE)
         self._samples = RecordLog(folder.samples)
@@ -42,7 +51,7 @@ class Recorder:
 
     def has_evaluation(self, step: int) -> bool:
         """Has this step been evaluated, by this attempt or an earlier one?"""
-        return step in self._evaluated
+        return step in self.losses
 
     def has_samples(self, step: int) -> bool:
         """Have texts been generated at this step?"""
@@ -57,7 +66,7 @@ class Recorder:
     def evaluation(self, row: Record) -> None:
         """An evaluation is done."""
         self._metrics.append({"kind": "evaluation", **row})
-        self._evaluated.add(row["step"])
+        self.losses[row["step"]] = row["loss"]
         self._curves.evaluation(row)
         bits = f", {row['bits_per_byte']:.4f} bits per byte" if row["bits_per_byte"] is not None else ""
         log.info("step %d: validation loss %.4f, perplexity %.2f%s", row["step"], row["loss"], row["perplexity"], bits)

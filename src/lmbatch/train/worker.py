@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -83,6 +84,7 @@ class Worker:
         self._precision = processes.precision
         self._watchdog: Watchdog | None = None
         self._objective: Objective
+        self._losses: Mapping[int, float] = {}  # of the evaluations so far, on the main process
 
     def train(self) -> None:
         """Open the data, choose the checkpoint, build the model, run the loop."""
@@ -110,7 +112,10 @@ class Worker:
     def _open_checkpoints(self) -> Checkpoints:
         save = self._config.save
         mirror = open_store(f"{save.store.rstrip('/')}/{self._config.run.name}") if save.store else None
-        return Checkpoints(open_store(str(self._folder.path)), keep=save.keep, mirror=mirror)
+        return Checkpoints(
+            open_store(str(self._folder.path)), keep=save.keep, keep_every=save.keep_every, keep_best=save.keep_best,
+            losses=lambda: dict(self._losses), mirror=mirror,
+        )  # fmt: skip
 
     def _resolve_base(self, checkpoints: Checkpoints, data: TokenData) -> None:
         model = self._config.model
@@ -161,7 +166,9 @@ class Worker:
         self._folder.copy_tokenizer(data.store, data.manifest)
         step = self._standing.resumed_from or 0
         _log_summary(self._config, engine, data, step, total)
-        return Recorder(self._folder, self._config, step=step, total=total)
+        recorder = Recorder(self._folder, self._config, step=step, total=total)
+        self._losses = recorder.losses
+        return recorder
 
     def _loop(
         self, stack: ExitStack, checkpoints: Checkpoints, engine: Engine, data: TokenData, recorder: Recorder | None,

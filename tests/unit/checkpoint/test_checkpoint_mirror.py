@@ -10,6 +10,7 @@ import pytest
 from checkpoint_helpers import fill, flip_byte, make_facts
 
 from lmbatch.checkpoint import Checkpoints
+from lmbatch.checkpoint.pins import is_pinned, pin, unpin
 from lmbatch.errors import CheckpointError, StoreError, StoreFullError
 from lmbatch.store import LocalStore, open_store
 
@@ -295,3 +296,72 @@ def test_what_an_upload_took_is_told(run_dir, bucket):
         save_all(checkpoints, 10, 20)
     assert [step for step, _ in told] == [10, 20]
     assert all(seconds > 0 for _, seconds in told)
+
+
+def test_bytes_that_change_on_the_way_down_are_fetched_again(mirrored, run_dir, bucket, monkeypatch):
+    before = content(save_all(mirrored, 10))
+    shutil.rmtree(run_dir)
+    get_file, spoilt = bucket.get_file, []
+
+    def flips_once(key: str, path: Path) -> None:
+        get_file(key, path)
+        if "model" in key and not spoilt:
+            spoilt.append(key)
+            flip_byte(path)
+
+    monkeypatch.setattr(bucket, "get_file", flips_once)
+    found, refusals = mirrored.newest_valid()
+    assert (found.step, refusals) == (10, [])
+    assert spoilt
+    assert content(found.folder) == before
+
+
+def test_damaged_copies_do_not_take_the_place_of_good_ones_after_a_walk_back(mirrored, run_dir, bucket):
+    """By their sizes 20 and 30 look whole: kept as the newest two, they would cost the mirror every good copy."""
+    mirrored = Checkpoints(LocalStore(run_dir), keep=3, mirror=bucket)
+    save_all(mirrored, 10, 20, 30)
+    for step in (20, 30):
+        for root in (run_dir, bucket.root):
+            (weights,) = (root / f"checkpoints/step-000000{step}").rglob("model.safetensors")
+            flip_byte(weights)
+    again = Checkpoints(LocalStore(run_dir), mirror=bucket)
+    found, refusals = again.newest_valid()
+    assert found.step == 10
+    again.retire(refusals)
+    save_all(again, 15, 18)
+    shutil.rmtree(run_dir)
+    assert Checkpoints(LocalStore(run_dir), mirror=bucket).newest_valid()[0].step == 18
+    assert {step for step in (15, 18) if bucket.exists(f"checkpoints/step-000000{step}/receipt.json")} == {15, 18}
+
+
+def test_what_was_just_uploaded_stays_even_if_older_than_what_looks_whole(mirrored, bucket, run_dir):
+    save_all(mirrored, 20, 30)
+    shutil.rmtree(run_dir)
+    save_all(mirrored, 10)
+    assert bucket.exists("checkpoints/step-00000010/receipt.json")
+
+
+def test_the_mirror_keeps_the_best_every_so_many_and_the_pinned_too(run_dir, bucket):
+    losses: dict[int, float] = {}
+    rule = {"keep": 2, "keep_every": 40, "keep_best": 1, "losses": lambda: losses}
+    with Checkpoints(LocalStore(run_dir), mirror=bucket, **rule) as checkpoints:
+        for step in range(10, 110, 10):
+            checkpoints.save(make_facts(step), fill(step))
+            losses[step] = abs(step - 20)
+            checkpoints.close()
+            if step == 50:
+                for store in (bucket, LocalStore(run_dir)):
+                    pin(store, 50, "the one of the paper")
+    for root in (bucket.root, run_dir):
+        kept = {int(key.split("/")[0][5:]) for key in content(root / "checkpoints")}
+        assert kept == {20, 40, 50, 80, 90, 100}
+
+
+def test_a_pin_comes_back_with_its_checkpoint(mirrored, run_dir, bucket):
+    save_all(mirrored, 10)
+    pin(bucket, 10, "好的")
+    shutil.rmtree(run_dir)
+    mirrored.newest_valid()
+    assert is_pinned(LocalStore(run_dir), 10)
+    unpin(LocalStore(run_dir), 10)
+    assert not is_pinned(LocalStore(run_dir), 10)

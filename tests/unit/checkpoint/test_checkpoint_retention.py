@@ -10,6 +10,7 @@ from checkpoint_helpers import fill, flip_byte, make_facts
 
 from lmbatch.checkpoint import Checkpoints
 from lmbatch.checkpoint.lock import FileLock
+from lmbatch.checkpoint.pins import pin, unpin
 from lmbatch.store import LocalStore
 
 
@@ -118,3 +119,25 @@ def test_what_a_killed_publish_left_goes_with_its_step(checkpoints, run_dir, sav
     temporary.write_bytes(b"half a receipt")
     save(20, 30)
     assert not temporary.parent.exists()
+
+
+def test_a_damaged_pinned_one_stays_for_who_wants_to_repair_it(checkpoints, run_dir, save):
+    flip_byte(save(10) / "model.safetensors")
+    pin(LocalStore(run_dir), 10)
+    save(20, 30, 40)
+    assert steps(checkpoints) == [10, 30, 40]
+    unpin(LocalStore(run_dir), 10)
+    save(50)
+    assert steps(checkpoints) == [40, 50]
+    assert not (run_dir / "checkpoints/step-00000010").exists()
+
+
+def test_a_half_deleted_one_is_not_the_best(run_dir):
+    losses = {10: 1.0, 20: 2.0}
+    checkpoints = Checkpoints(LocalStore(run_dir), keep_best=1, losses=lambda: losses)
+    for step in (10, 20, 30):
+        checkpoints.save(make_facts(step), fill(step))
+    next((run_dir / "checkpoints/step-00000010").rglob("model.safetensors")).unlink()
+    for step in (40, 50):
+        checkpoints.save(make_facts(step), fill(step))
+    assert steps(checkpoints) == [20, 40, 50]
