@@ -55,6 +55,28 @@ def test_every_publish_boundary(base: Path, undisturbed: tuple[dict[str, bytes],
             assert contents(left) == whole, (key, phase)
 
 
+def test_a_task_that_packs_documents_is_killed_at_each_of_its_writes(base: Path) -> None:
+    """What waits to be packed with others is in memory alone; the next attempt packs the same documents together."""
+    chunking = {"mode": "best_fit", "length": 64, "buffer_tokens": 200}
+    changes = {"chunking": chunking, "shards": {"max_bytes": 300}, "corpus": {"include": ["*00.json"]}}
+    changes["tasks"] = {"bytes": 10**6}
+    writes: list[str] = []
+    quiet = config_for(base, store=str(base / "packed-quiet"), **changes)
+    watched = WatchedStore(
+        open_target(quiet), lambda number, phase, operation, key: writes.append(key) if phase == "before" else None
+    )
+    preprocess_here(quiet, watched)  # type: ignore[arg-type]
+    shards = [number for number, key in enumerate(writes) if key.endswith(".bin")]
+    assert len(shards) > 2
+    for number in (*shards, writes.index("receipts/task-000000.json")):
+        config = config_for(base, store=str(base / f"packed-{number}"), **changes)
+        store = WatchedStore(open_target(config), kill_at(number, "after"))
+        assert in_child(lambda c=config, s=store: preprocess_here(c, s)) == SIGKILLED
+        assert in_child(lambda c=config: preprocess_here(c)) == 0
+        assert contents(open_store(config.store)) == contents(open_store(quiet.store))
+        assert verify_store(open_store(config.store)).right
+
+
 def test_a_payload_that_a_killed_attempt_left_is_replaced_not_trusted(base: Path) -> None:
     """A torn payload under the very name that the right one will have."""
     config = config_for(base, store=str(base / "torn"))

@@ -38,7 +38,7 @@ def arrays(raw: Path) -> dict[str, Any]:
 
 
 def lines_to_clean(raw: Path) -> dict[str, Any]:
-    """JSON Lines with dirt in them, for the rules of cleaning and a fast engine; about 90 tasks."""
+    """JSON Lines with dirt in them, for the rules of cleaning, a fast engine and best fit; about 90 tasks."""
     raw.mkdir()
     for file in range(3):
         records = map(record_of, range(file * 150, (file + 1) * 150))
@@ -48,7 +48,8 @@ def lines_to_clean(raw: Path) -> dict[str, Any]:
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in dirty)
         (raw / f"part-{file}.jsonl").write_text(text, encoding="utf-8")
     return {"corpus": {"format": "json_lines", "include": ["*.jsonl"]}, "cleaning": {"preset": "zh_web"},
-            "tokenizer": {"engine": "fastokens"}}  # fmt: skip
+            "tokenizer": {"engine": "fastokens"}, "chunking": {"mode": "best_fit", "length": 64, "buffer_tokens": 128},
+            "shards": {"max_bytes": 200}}  # fmt: skip
 
 
 @pytest.mark.parametrize(("corpus", "kills"), [(arrays, 50), (lines_to_clean, 12)])

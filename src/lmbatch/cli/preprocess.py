@@ -169,7 +169,7 @@ def thrown_away(tokens: TokenLedger) -> str:
     return (
         f"{tokens.encoded:,} encoded + {tokens.eod:,} EOD, {tokens.lost:,} thrown away "
         f"({tokens.share_lost:.2%}) {reasons(tokens.thrown_away)}"
-    ).rstrip()
+    ).rstrip() + (f", {tokens.padding:,} of padding while training" if tokens.padding is not None else "")
 
 
 def left_unread(counts: dict[str, int]) -> str:

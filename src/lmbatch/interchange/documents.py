@@ -22,7 +22,7 @@ def whole_documents(store: Store, manifest: Manifest, split: Split) -> Iterator[
     mode = None if manifest.chunking is None else manifest.chunking.mode
     if mode not in _WHOLE:
         raise UsageError(
-            f"{store.uri}: its documents were cut ({mode}), so its tokens are not those of its bytes",
+            f"{store.uri}: its documents were cut ({mode}), so its sequences are not those of its texts",
             remedy="take the text itself, or a packed corpus",
         )
     entries = manifest.of(split)

@@ -36,7 +36,7 @@ def kept_tokens(lengths: npt.NDArray[np.int64], chunking: ChunkingConfig) -> int
 
     Raises UsageError for ``lines``, which depends on the text.
     """
-    if chunking.mode in ("packed", "split_lines"):
+    if chunking.mode in ("packed", "split_lines", "best_fit"):
         return int(lengths.sum())
     if chunking.mode == "drop_short":
         return int((lengths // chunking.most * chunking.most).sum())
@@ -54,7 +54,8 @@ def what_is_kept(manifest: Manifest, reader_of: Mapping[Split, TokenReader], chu
     """
     if manifest.chunking is not None and manifest.chunking.mode != "split_lines":
         raise UsageError(
-            f"the corpus was cut (chunking.mode = {manifest.chunking.mode}), so its shards do not hold all tokens",
+            f"the corpus was cut (chunking.mode = {manifest.chunking.mode}), so its shards do not hold all tokens, or "
+            "not by document",
             remedy="its own ledger says what was thrown away; for another way, preprocess it packed",
         )
     total = Kept(0, 0, 0)

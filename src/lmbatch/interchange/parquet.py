@@ -86,6 +86,9 @@ def _rows(
     store: Store, manifest: Manifest, split: Split, cache: ShardCache, reader: TokenReader, options: ExportOptions
 ) -> Rows:
     entries = manifest.of(split)
+    packed = manifest.chunking is not None and manifest.chunking.packs
+    if options.origins and packed:
+        raise UsageError("an example of several documents (best_fit) has no one origin", remedy="leave out --origins")
     if options.sequence_length is None:
         return SequenceRows(reader, entries, Origins(store, cache, entries) if options.origins else None)
     if manifest.chunking is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lmbatch.errors import ShardError
-from lmbatch.loader.stream import Span
-from lmbatch.shards import parse_index, read_rows
+from lmbatch.loader.stream import Ints, Span
+from lmbatch.shards import all_rows, parse_index, read_rows
 from lmbatch.store import RECEIPTS_PREFIX, Manifest, ShardEntry, Split, Store, parse_receipt
 
 _TASK = re.compile(r"(?:^|/)(task-\d+)-[^/]*$")
@@ -18,7 +18,8 @@ _TASK = re.compile(r"(?:^|/)(task-\d+)-[^/]*$")
 
 @dataclass(frozen=True, slots=True)
 class DocumentOrigin:
-    """One document: its file, the byte offset of its record, its own id, and its place in the shards of the split."""
+    """One document: its file, the byte offset of its record, its own id, and its place in the shards of the split:
+    the row of docs.parquet that names it, the first of several."""
 
     path: str
     position: int
@@ -30,14 +31,18 @@ class DocumentOrigin:
 def documents_of(store: Store, manifest: Manifest, split: Split, spans: Iterable[Span]) -> list[DocumentOrigin]:
     """Every document that the spans touch, once each, in the order of shard and document.
 
-    Reads the index, the rows and the receipt of each shard concerned, not its tokens. Raises ShardError or
-    StoreError if one of them is missing or damaged.
+    Reads the index, the rows and the receipt of each shard concerned, not its tokens. Where examples hold several
+    documents (chunking.mode best_fit), the rows alone tell where each of them begins. Raises ShardError or StoreError
+    if one of them is missing or damaged.
     """
+    packed = manifest.chunking is not None and manifest.chunking.packs
+    starts_of = _starts_of_rows if packed else _starts_of_documents
     by_shard: dict[int, list[Span]] = {}
     for span in spans:
         by_shard.setdefault(span.shard, []).append(span)
     entries = manifest.of(split)
-    return [origin for shard in sorted(by_shard) for origin in _of_shard(store, shard, entries[shard], by_shard[shard])]
+    found = (_of_shard(store, shard, entries[shard], by_shard[shard], starts_of) for shard in sorted(by_shard))
+    return [origin for origins in found for origin in origins]
 
 
 def task_of(key: str) -> str:
@@ -48,9 +53,20 @@ def task_of(key: str) -> str:
     return match[1]
 
 
-def _of_shard(store: Store, shard: int, entry: ShardEntry, spans: list[Span]) -> list[DocumentOrigin]:
-    index = parse_index(store.read(entry.idx.key), store.where(entry.idx.key))
-    starts = index.starts()
+def _starts_of_documents(store: Store, entry: ShardEntry) -> Ints:
+    return parse_index(store.read(entry.idx.key), store.where(entry.idx.key)).starts()
+
+
+def _starts_of_rows(store: Store, entry: ShardEntry) -> Ints:
+    with store.open(entry.docs.key) as stream:
+        tokens = all_rows(stream, store.where(entry.docs.key)).tokens
+    return np.cumsum(tokens, dtype=np.int64) - tokens
+
+
+def _of_shard(
+    store: Store, shard: int, entry: ShardEntry, spans: list[Span], starts_of: Callable[[Store, ShardEntry], Ints]
+) -> list[DocumentOrigin]:
+    starts = starts_of(store, entry)
     touched: set[int] = set()
     for span in spans:
         first, end = np.searchsorted(starts, [span.start, span.start + span.length - 1], side="right")
@@ -59,4 +75,7 @@ def _of_shard(store: Store, shard: int, entry: ShardEntry, spans: list[Span]) ->
     pieces = parse_receipt(store.read(key), store.where(key)).pieces
     with store.open(entry.docs.key) as stream:
         rows = read_rows(stream, sorted(touched), store.where(entry.docs.key))
-    return [DocumentOrigin(pieces[row.piece].path, row.position, row.id, shard, row.document) for row in rows]
+    # Several rows may be parts of one document; the last one that goes into a mapping stays.
+    once = {(row.piece, row.position): row for row in reversed(rows)}
+    found = sorted(once.values(), key=lambda row: row.document)
+    return [DocumentOrigin(pieces[row.piece].path, row.position, row.id, shard, row.document) for row in found]

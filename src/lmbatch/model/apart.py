@@ -18,7 +18,8 @@ def check_documents_apart(model: PreTrainedModel) -> None:
     """Raises ConfigError unless two documents in one sample give the logits that each gives alone.
 
     transformers builds the mask from ``position_ids`` for most architectures, and passes over them in silence for
-    others: those with ALiBi, for one. The model is left as it was, in its mode too.
+    others: those with ALiBi, for one. So it does with ``flash_attention_2`` where a batch has more than one row: then
+    its variable-length kernels are not told of documents. The model is left as it was, in its mode too.
     """
     difference = documents_mix(model)
     if difference > _TOLERANCE:
@@ -31,7 +32,10 @@ def check_documents_apart(model: PreTrainedModel) -> None:
 
 
 def documents_mix(model: PreTrainedModel) -> float:
-    """The greatest difference of a logit, as a share of the largest, that comes of sharing a sample with another."""
+    """The greatest difference of a logit, as a share of the largest, that comes of sharing a sample with another.
+
+    Two rows are tried at once, since one alone may be treated otherwise.
+    """
     device = model.device
     rows = [torch.arange(1, length + 1, device=device) % model.config.vocab_size for length in _LENGTHS]
     places = [torch.arange(length, device=device) for length in _LENGTHS]
@@ -42,8 +46,8 @@ def documents_mix(model: PreTrainedModel) -> float:
         with torch.no_grad():
             alone = [plain(input_ids=row[None], use_cache=False).logits[0] for row in rows]
             together = plain(
-                input_ids=torch.cat(rows)[None], position_ids=torch.cat(places)[None], use_cache=False
-            ).logits[0]
+                input_ids=torch.cat(rows).repeat(2, 1), position_ids=torch.cat(places).repeat(2, 1), use_cache=False
+            ).logits
     except TypeError:  # an argument that its forward pass does not know
         return float("inf")
     finally:

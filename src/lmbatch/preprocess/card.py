@@ -186,7 +186,10 @@ def _dedup(config: PreprocessConfig) -> str:
 def _chunking(config: PreprocessConfig) -> str:
     if config.chunking is None or config.chunking.length is None:
         return "no; documents stand whole, end to end."
-    return f"`{config.chunking.mode}`, at most {config.chunking.length:,} tokens to an example."
+    how = f"`{config.chunking.mode}`, at most {config.chunking.length:,} tokens to an example"
+    if not config.chunking.packs:
+        return f"{how}."
+    return f"{how}, which holds whole documents, each with its EOD; a document is cut only if it is longer."
 
 
 def _use(manifest: Manifest) -> str:

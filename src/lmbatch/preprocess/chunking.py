@@ -2,9 +2,10 @@
 
 ::
 
-    texts ──Encoder──▶ ids end to end ──truncated · split_up · whole_chunks──▶ Cut ──examples_of──▶ Examples
+    texts ──Encoder──▶ ids end to end ──truncated · split_up · whole_chunks · ended──▶ Cut ──examples_of──▶ Examples
 
-The cuts are pure functions over arrays; ``Chunker`` feeds them.
+The cuts are pure functions over arrays; ``Chunker`` feeds them. Where documents are packed, ``ended`` leaves each
+whole, and a Packer (packer.py) makes the examples of many of them.
 """
 
 from __future__ import annotations
@@ -91,6 +92,12 @@ def whole_chunks(ids: Ids, length: int) -> Cut:
     return Cut(flat, np.full(int(examples.sum()), length, np.int64), examples, kept, 0)
 
 
+def ended(ids: Ids, eod_id: int) -> Cut:
+    """Each text whole, ended by EOD; a text without tokens gives no example."""
+    longest = int(_counts(ids).max(initial=0))
+    return truncated(ids, longest + 1, eod_id)
+
+
 def totals(values: Counts, runs: Counts) -> Counts:
     """The sums of consecutive ``values``: of the first ``runs[0]`` of them, of the next ``runs[1]``, and so on."""
     sums = np.concatenate([[0], np.cumsum(values)])
@@ -156,6 +163,8 @@ class Chunker:
         ids = self._encoder.encode_plain(flat) if flat else NOTHING
         if config.mode == "drop_short":
             cut = whole_chunks(ids, config.most)
+        elif config.packs:
+            cut = ended(ids, self._eod_id)
         elif config.mode == "split_lines":
             cut = split_up(ids, config.most, self._eod_id)
         else:

@@ -88,6 +88,8 @@ class Tally:
         if facts.cut is not None:
             self._cut = self._cut or {"encoded": 0, "eod": 0}
             add_counts(self._cut, {"encoded": facts.cut["encoded"], "eod": facts.cut["eod"]})
+            if facts.cut.get("padding") is not None:
+                add_counts(self._cut, {"padding": facts.cut["padding"]})
             add_counts(self._thrown_away, facts.cut["thrown_away"])
         self.engines[facts.engine] = self.engines.get(facts.engine, 0) + 1
         self.shards += facts.shards

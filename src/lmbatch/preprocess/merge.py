@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from lmbatch.config import fingerprint
+from lmbatch.config import ChunkingConfig, fingerprint
 from lmbatch.errors import CorpusError, ErrorBudgetError, PlanError
 from lmbatch.preprocess.card import write_card
 from lmbatch.preprocess.pipeline import token_problem
@@ -18,7 +18,9 @@ from lmbatch.store import (
     Manifest,
     PieceReceipt,
     Receipt,
+    ShardEntry,
     Store,
+    TokenLedger,
     parse_manifest,
     parse_receipt,
     to_json,
@@ -163,13 +165,25 @@ def check_tokens(plan: Plan, receipts: Iterable[Receipt]) -> None:
     """Raises CorpusError if a task's tokens were neither written nor thrown away by name."""
     for receipt in receipts:
         problem = token_problem(receipt.ledger, receipt.shards)
-        if plan.config.chunking is not None and receipt.ledger.tokens is None:
-            problem = "does not tell what became of the tokens"
+        if plan.config.chunking is not None:
+            problem = problem or chunking_problem(receipt.ledger.tokens, receipt.shards, plan.config.chunking)
         if problem is not None:
             raise CorpusError(
                 f"{receipt_key(receipt.task)}: {problem}",
                 remedy="the receipt is damaged: run `lmbatch repair` on the store",
             )
+
+
+def chunking_problem(ledger: TokenLedger | None, shards: Iterable[ShardEntry], chunking: ChunkingConfig) -> str | None:
+    """What is missing of the sum over tokens where documents were cut, or wrong with the padding of packed ones."""
+    if ledger is None:
+        return "does not tell what became of the tokens"
+    if not chunking.packs:
+        return None
+    padding = sum((shard.sequences or 0) * chunking.most - shard.tokens for shard in shards)
+    if (ledger.padding or 0) == padding:
+        return None
+    return f"{ledger.padding} tokens of padding are told of, but its examples of {chunking.most} lack {padding}"
 
 
 def check_budget(plan: Plan, receipts: Sequence[Receipt]) -> None:

@@ -16,11 +16,12 @@ from lmbatch.errors import TaskError
 from lmbatch.preprocess.batches import Pending, rows_of, runs, that_fit
 from lmbatch.preprocess.chunking import Chunker
 from lmbatch.preprocess.live import LiveTask
+from lmbatch.preprocess.packer import Packer
 from lmbatch.preprocess.plan import Plan, Task
 from lmbatch.preprocess.profile import Profiler
 from lmbatch.preprocess.reading import read_cleaned
-from lmbatch.shards import DocumentBatch, ShardWriter, WrittenShard
-from lmbatch.store import FileEntry, Ledger, PieceReceipt, ShardEntry, Split, Store
+from lmbatch.shards import DocumentBatch, PackedBatch, ShardWriter, WrittenShard
+from lmbatch.store import FileEntry, Ledger, PieceReceipt, ShardEntry, Split, Store, TokenLedger
 from lmbatch.tokens import Encoder
 
 if TYPE_CHECKING:
@@ -56,12 +57,15 @@ class Pipeline:
         self._store, self._raw, self._plan, self._task = store, raw, plan, task
         self._folder = folder
         self._chunker = Chunker(plan.config.chunking, encoder, plan.tokenizer.eod_id)
+        chunking = plan.config.chunking
+        self._packing = chunking if chunking is not None and chunking.packs else None
         self._sieve = sieve
         self._counts = _Counts()
         self._live = live
         live.counts(self._counts)
         self._writers: dict[Split, ShardWriter] = {}
         self._parts: dict[Split, int] = {}
+        self._packers: dict[Split, Packer] = {}
         self._quarantine = folder / "quarantine.jsonl"
         self._clean = build_cleaner(plan.config.cleaning)
         self._profile = Profiler(plan.config, task.id, [plan.files[piece.file].path for piece in task.pieces])
@@ -81,6 +85,8 @@ class Pipeline:
                     self._write(batch)
                     batch, size = [], 0
             self._write(batch)
+            for split, packer in self._packers.items():
+                self._fill_packed(split, packer.finish())
             for split in tuple(self._writers):
                 self._finish(split)
 
@@ -93,7 +99,7 @@ class Pipeline:
             dropped=dict(sorted(counts.dropped.items())),
             quarantined=dict(sorted(counts.quarantined.items())),
             changed=dict(sorted(counts.changed.items())),
-            tokens=self._chunker.ledger(),
+            tokens=self._token_ledger(),
             unread=dict(sorted(Counter(piece.unread for piece in self.seen if piece.unread).items())),
         )
         problem = token_problem(ledger, self.shards)
@@ -106,6 +112,12 @@ class Pipeline:
                 remedy="this is a fault in lmbatch: please report it with the input file",
             )
         return ledger
+
+    def _token_ledger(self) -> TokenLedger | None:
+        ledger = self._chunker.ledger()
+        if ledger is None or not self._packers:
+            return ledger
+        return ledger.model_copy(update={"padding": sum(packer.padding for packer in self._packers.values())})
 
     def store_quarantine(self) -> FileEntry | None:
         """Upload the list of quarantined records, if there are any."""
@@ -160,32 +172,47 @@ class Pipeline:
                 for number in range(first, end):
                     self._drop(batch[number].document, int(examples.encoded[number]))
         open_tokens = sum(writer.tokens for writer in self._writers.values())
+        open_tokens += sum(packer.tokens for packer in self._packers.values())
         self._live.tokens = open_tokens + sum(shard.tokens for shard in self.shards)
 
     def _extend(self, run: list[Pending], rows: DocumentBatch) -> None:
         """Write documents of one split, into as many shards as they take."""
         split, documents = run[0].split, [pending.document for pending in run]
-        first = 0
-        while first < len(rows):
-            end = first + self._fill(split, rows.part(first, len(rows)))
-            self._counts.add(self._counts.documents, split, end - first)
-            first = end
+        if self._packing is not None:
+            packer = self._packers.setdefault(split, Packer(self._packing))
+            self._fill_packed(split, packer.add(rows))
+        else:
+            self._fill_all(split, rows)
+        self._counts.add(self._counts.documents, split, len(rows))
         before = [pending.before for pending in run]
         self._profile.written(documents, split, tokens=rows.tokens, text_bytes=rows.text_bytes, before=before)
         for document in documents:
             for rule in document.changed:
                 self._counts.add(self._counts.changed, rule)
 
+    def _fill_all(self, split: Split, rows: DocumentBatch) -> None:
+        first = 0
+        while first < len(rows):
+            first += self._fill(split, rows.part(first, len(rows)))
+
+    def _fill_packed(self, split: Split, examples: Iterable[PackedBatch]) -> None:
+        """Documents that were packed together stay in one shard, which may become so much larger than others."""
+        for batch in examples:
+            self._writer_with_room(split).extend_packed(batch)
+
     def _fill(self, split: Split, rows: DocumentBatch) -> int:
         """Write as many of the documents as the open shard takes, one at least; how many."""
-        limit = self._plan.config.shards.max_bytes
-        writer = self._writer(split)
-        if writer.documents and writer.bytes >= limit:
-            self._finish(split)
-            writer = self._writer(split)
-        taken = that_fit(rows.tokens, limit - writer.bytes, writer.itemsize)
+        writer = self._writer_with_room(split)
+        taken = that_fit(rows.tokens, self._plan.config.shards.max_bytes - writer.bytes, writer.itemsize)
         writer.extend(rows.part(0, taken))
         return taken
+
+    def _writer_with_room(self, split: Split) -> ShardWriter:
+        writer = self._writer(split)
+        if writer.documents and writer.bytes >= self._plan.config.shards.max_bytes:
+            self._finish(split)
+            writer = self._writer(split)
+        return writer
 
     def _drop(self, document: Document, tokens: int) -> None:
         """A document that gives no example is dropped by name, like one that a filter takes out."""

@@ -11,12 +11,12 @@
                 (tools, tests)               (loader)             (preprocess, CLI)
 
 One document is one sequence and ends with EOD, unless the corpus was cut into examples (config.ChunkingConfig): then
-it has one sequence or more. Other trainers read the first two files as they are. This package
-imports ``errors`` and ``store``.
+it has one sequence or more, or, where documents are packed (PackedBatch), a sequence holds several of them. Other
+trainers read the first two files as they are. This package imports ``errors`` and ``store``.
 """
 
-from lmbatch.shards.batch import DocumentBatch
-from lmbatch.shards.docs import DocumentRow, read_rows, read_table
+from lmbatch.shards.batch import DocumentBatch, PackedBatch
+from lmbatch.shards.docs import DocumentRow, all_rows, read_rows, read_table
 from lmbatch.shards.dtypes import DTYPES, DtypeName, TokenArray, dtype_for
 from lmbatch.shards.index import ShardIndex, encode_index, map_index, parse_index
 from lmbatch.shards.reader import Shard, map_tokens
@@ -28,11 +28,13 @@ __all__ = [
     "DocumentBatch",
     "DocumentRow",
     "DtypeName",
+    "PackedBatch",
     "Shard",
     "ShardIndex",
     "ShardWriter",
     "TokenArray",
     "WrittenShard",
+    "all_rows",
     "dtype_for",
     "encode_index",
     "map_index",

@@ -1,4 +1,4 @@
-"""Several documents on their way into a shard, as columns."""
+"""Several documents, or examples that hold several, on their way into a shard, as columns."""
 
 from __future__ import annotations
 
@@ -70,3 +70,36 @@ class DocumentBatch:
         if self.sequences.sum() != len(self.lengths) or self.lengths.min() < 1:
             return False
         return np.array_equal(np.add.reduceat(self.lengths, np.cumsum(self.sequences) - self.sequences), self.tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedBatch:
+    """Examples of several documents, their ids end to end in ``flat``: example i has ``lengths[i]`` of them.
+
+    They hold parts of ``documents`` documents, whole ones but for those that are longer than an example: ``tokens`` of
+    each part in the order of ``flat``, and what identifies the document that it is of. No part is in two examples.
+    ``text_bytes`` are those of all documents.
+    """
+
+    flat: np.ndarray[tuple[int], np.dtype[Any]]
+    lengths: Counts
+    tokens: Counts
+    documents: int
+    text_bytes: int
+    pieces: Sequence[int]
+    positions: Sequence[int]
+    ids: Sequence[str | None]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def sound(self) -> bool:
+        """Do parts fill examples, and examples all of ``flat``?"""
+        ends, part_ends = np.cumsum(self.lengths), np.cumsum(self.tokens)
+        return bool(
+            min(self.lengths.min(initial=1), self.tokens.min(initial=1)) > 0
+            and np.isin(ends, part_ends).all()
+            and np.array_equal(ends[-1:], part_ends[-1:])
+            and int(self.lengths.sum()) == len(self.flat)
+        )

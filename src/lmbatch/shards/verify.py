@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from lmbatch.config import ChunkingConfig
 from lmbatch.errors import ObjectNotFoundError, ShardError
-from lmbatch.shards.docs import token_counts
+from lmbatch.shards.docs import all_rows, token_counts
 from lmbatch.shards.dtypes import DTYPES, itemsize_of
 from lmbatch.shards.index import ShardIndex, parse_index
 from lmbatch.store import FileEntry, ShardEntry, Store
@@ -33,16 +34,17 @@ def verify_shard(
     Each sentence names the key and, where there is one, the byte. The payload is streamed: memory is a few chunks
     and the index. Raises StoreError if the store itself fails (a missing object is a finding, not an error).
     """
-    index, problems = _verify_index(store, entry, dtype)
+    packed = chunking is not None and chunking.packs
+    index, problems = _verify_index(store, entry, dtype, packed=packed)
     if index is not None:
         problems += sequence_problems(entry, index, chunking)
-    last = None if chunking is not None and not chunking.ends_with_eod else eod_id
-    problems += _verify_payload(store, entry, index, dtype, largest_id, last)
-    problems += _verify_docs(store, entry, index)
+    ended = _ended(index, chunking)
+    problems += _verify_payload(store, entry, ended, dtype, largest_id, eod_id)
+    problems += _verify_docs(store, entry, index, _compare_parts if packed else _compare_rows)
     return problems
 
 
-def _verify_index(store: Store, entry: ShardEntry, dtype: str) -> tuple[ShardIndex | None, list[str]]:
+def _verify_index(store: Store, entry: ShardEntry, dtype: str, *, packed: bool) -> tuple[ShardIndex | None, list[str]]:
     key = entry.idx.key
     try:
         data = b"".join(_chunks(store, key))
@@ -55,8 +57,9 @@ def _verify_index(store: Store, entry: ShardEntry, dtype: str) -> tuple[ShardInd
         return None, [*problems, error.message]
     if index.dtype != dtype:
         problems.append(f"{key}: byte 17: dtype {index.dtype}, the manifest says {dtype}")
-    if index.documents != entry.documents:
-        problems.append(f"{key}: byte 18: {index.documents} documents, the manifest says {entry.documents}")
+    documents = entry.sequences if packed else entry.documents  # a packed example stands for a document there
+    if index.documents != documents:
+        problems.append(f"{key}: byte 18: {index.documents} documents, the manifest says {documents}")
     if index.tokens != entry.tokens:
         problems.append(f"{key}: its lengths sum to {index.tokens} tokens, the manifest says {entry.tokens}")
     return index, problems
@@ -70,7 +73,8 @@ def sequence_problems(entry: ShardEntry, index: ShardIndex, chunking: ChunkingCo
         return [f"{key}: byte 18: {index.sequences} sequences, should be {expected}"]
     if chunking is None:
         return []
-    least = chunking.most if chunking.mode == "drop_short" else 2  # EOD alone would teach nothing
+    # EOD alone would teach nothing; but a document that best_fit cuts may leave it for an example of its own.
+    least = {"drop_short": chunking.most, "best_fit": 1}.get(chunking.mode, 2)
     wrong = np.flatnonzero((index.lengths < least) | (index.lengths > chunking.most))
     if not len(wrong):
         return []
@@ -79,11 +83,29 @@ def sequence_problems(entry: ShardEntry, index: ShardIndex, chunking: ChunkingCo
     return [f"{key}: {what} ({len(wrong)} such sequences)"]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ended:
+    """Sequences that must end with EOD: their numbers, and the last token of each, counted from the beginning."""
+
+    sequences: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+
+def _ended(index: ShardIndex | None, chunking: ChunkingConfig | None) -> _Ended:
+    if index is None:
+        return _Ended(np.empty(0, np.int64), np.empty(0, np.int64))
+    right = np.ones(index.sequences, np.bool_)
+    if chunking is not None:
+        kinds, kind_of = np.unique(index.lengths, return_inverse=True)
+        right = np.array([chunking.ends_with_eod(length) for length in kinds.tolist()], np.bool_)[kind_of]
+    return _Ended(np.flatnonzero(right), (np.cumsum(index.lengths, dtype=np.int64) - 1)[right])
+
+
 def _verify_payload(
-    store: Store, entry: ShardEntry, index: ShardIndex | None, dtype: str, largest_id: int, eod_id: int | None
+    store: Store, entry: ShardEntry, ended: _Ended, dtype: str, largest_id: int, eod_id: int
 ) -> list[str]:
     key = entry.bin.key
-    scan = _TokenScan(key, dtype, largest_id, eod_id, index)
+    scan = _TokenScan(key, dtype, largest_id, eod_id, ended)
     sha256, size = hashlib.sha256(), 0
     try:
         for chunk in _chunks(store, key):
@@ -99,19 +121,14 @@ def _verify_payload(
 
 
 class _TokenScan:
-    """Looks at every token in passing; remembers how often each rule is broken, and where first.
+    """Looks at every token in passing; remembers how often each rule is broken, and where first."""
 
-    ``eod_id`` is what each sequence must end with, or None.
-    """
-
-    def __init__(self, key: str, dtype: str, largest_id: int, eod_id: int | None, index: ShardIndex | None) -> None:
+    def __init__(self, key: str, dtype: str, largest_id: int, eod_id: int, ended: _Ended) -> None:
         self._key = key
         self._dtype = DTYPES[dtype]
         self._largest_id = largest_id
         self._eod_id = eod_id
-        self._ends = np.empty(0, np.int64)
-        if index is not None and eod_id is not None:
-            self._ends = np.cumsum(index.lengths, dtype=np.int64) - 1
+        self._sequences, self._ends = ended.sequences, ended.ends
         self._seen = 0
         self._outside: list[str] = []
         self._unended: list[str] = []
@@ -143,8 +160,8 @@ class _TokenScan:
         last_tokens = tokens[self._ends[first:end] - self._seen]
         wrong = np.flatnonzero(last_tokens != self._eod_id)
         if len(wrong) and not self._unended:
-            sequence = int(first + wrong[0])
-            at = int(self._ends[sequence]) - self._seen
+            place = int(first + wrong[0])
+            sequence, at = int(self._sequences[place]), int(self._ends[place]) - self._seen
             what = f"sequence {sequence} ends with token {tokens[at]}, not with EOD ({self._eod_id})"
             self._unended.append(f"{self._key}: byte {self._byte(at)}: {what}")
         self._unended_count += len(wrong)
@@ -153,7 +170,12 @@ class _TokenScan:
         return (self._seen + at) * self._dtype.itemsize
 
 
-def _verify_docs(store: Store, entry: ShardEntry, index: ShardIndex | None) -> list[str]:
+def _verify_docs(
+    store: Store,
+    entry: ShardEntry,
+    index: ShardIndex | None,
+    compare: Callable[[BinaryIO, ShardEntry, ShardIndex], list[str]],
+) -> list[str]:
     key = entry.docs.key
     sha256, size = hashlib.sha256(), 0
     try:
@@ -164,15 +186,15 @@ def _verify_docs(store: Store, entry: ShardEntry, index: ShardIndex | None) -> l
         if problems or index is None:
             return problems  # a Parquet reader is not to be trusted with damaged bytes
         with store.open(key) as stream:
-            return _compare_rows(stream, key, index)
+            return compare(stream, entry, index)
     except ObjectNotFoundError:
         return [f"{key}: is missing"]
     except ShardError as error:
         return [error.message]
 
 
-def _compare_rows(stream: BinaryIO, key: str, index: ShardIndex) -> list[str]:
-    tokens, rows = index.document_tokens(), 0
+def _compare_rows(stream: BinaryIO, entry: ShardEntry, index: ShardIndex) -> list[str]:
+    key, tokens, rows = entry.docs.key, index.document_tokens(), 0
     for counts in token_counts(stream, key):
         expected = tokens[rows : rows + len(counts)]
         common = min(len(counts), len(expected))
@@ -182,6 +204,21 @@ def _compare_rows(stream: BinaryIO, key: str, index: ShardIndex) -> list[str]:
             return [f"{key}: row {rows + at}: {counts[at]} tokens, the index says {expected[at]}"]
         rows += len(counts)
     return [] if rows == index.documents else [f"{key}: {rows} rows for {index.documents} documents"]
+
+
+def _compare_parts(stream: BinaryIO, entry: ShardEntry, index: ShardIndex) -> list[str]:
+    """Rows are parts of documents, which fill examples; those of one document name the same record."""
+    key, rows = entry.docs.key, all_rows(stream, entry.docs.key)
+    ends, example_ends = np.cumsum(rows.tokens, dtype=np.int64), np.cumsum(index.lengths, dtype=np.int64)
+    problems = []
+    if len(ends) and int(ends[-1]) != index.tokens:
+        problems.append(f"{key}: its rows sum to {ends[-1]} tokens, the index says {index.tokens}")
+    torn = np.flatnonzero(~np.isin(example_ends, ends))
+    if len(torn):
+        problems.append(f"{key}: no document ends where example {torn[0]} does ({len(torn)} such examples)")
+    if rows.documents != entry.documents:
+        problems.append(f"{key}: parts of {rows.documents} documents, the manifest says {entry.documents}")
+    return problems
 
 
 def _bytes_problems(entry: FileEntry, size: int, sha256: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lmbatch.errors import ShardError
-from lmbatch.shards.batch import DocumentBatch
+from lmbatch.shards.batch import DocumentBatch, PackedBatch
 from lmbatch.shards.docs import DocsWriter
 from lmbatch.shards.dtypes import TokenArray, as_tokens, itemsize_of
 from lmbatch.shards.files import HashingFile
@@ -72,6 +72,7 @@ class ShardWriter:
         self._lengths = array("i")
         self._firsts = array("q")
         self._examples = examples
+        self._documents = 0
         self._tokens = 0
         self._text_bytes = 0
         self._failed = False
@@ -87,7 +88,7 @@ class ShardWriter:
     @property
     def documents(self) -> int:
         """Documents so far."""
-        return len(self._firsts)
+        return self._documents
 
     @property
     def sequences(self) -> int:
@@ -138,6 +139,7 @@ class ShardWriter:
             raise
         self._firsts.append(len(self._lengths))
         self._lengths.extend(sequences)
+        self._documents += 1
         self._tokens += len(tokens)
         self._text_bytes += text_bytes
 
@@ -160,8 +162,27 @@ class ShardWriter:
         sequences = np.ones(len(batch), np.int64) if batch.sequences is None else batch.sequences
         self._firsts.extend((len(self._lengths) + np.cumsum(sequences) - sequences).tolist())
         self._lengths.extend(counts if batch.lengths is None else batch.lengths.tolist())
+        self._documents += len(batch)
         self._tokens += len(tokens)
         self._text_bytes += int(batch.text_bytes.sum())
+
+    def extend_packed(self, batch: PackedBatch) -> None:
+        """Adds examples of several documents: each is one sequence, and a document of its own to Megatron-LM; a row of
+        docs.parquet is a part of a document. Nothing is written if it is refused, with the errors of `append`."""
+        if not self._examples or not batch.sound:
+            raise ShardError(f"{self._stem}: examples of other lengths than those of their documents")
+        tokens = as_tokens(batch.flat, self._dtype, f"{self._stem}: documents {self.documents} and on")
+        try:
+            self._bin.write(tokens.data)
+            self._rows.extend(batch.pieces, batch.positions, batch.ids, batch.tokens.tolist())
+        except BaseException:
+            self._failed = True
+            raise
+        self._firsts.extend(range(len(self._lengths), len(self._lengths) + len(batch)))
+        self._lengths.extend(batch.lengths.tolist())
+        self._documents += batch.documents
+        self._tokens += len(tokens)
+        self._text_bytes += batch.text_bytes
 
     def _append_each(self, batch: DocumentBatch) -> None:
         for number in range(len(batch)):

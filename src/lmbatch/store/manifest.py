@@ -61,6 +61,7 @@ class TokenLedger(Section):
     encoded: int = Field(0, ge=0)  # what the tokenizer gave for all documents
     eod: int = Field(0, ge=0)  # EODs that were added
     thrown_away: dict[str, int] = Field(default_factory=dict)  # by reason
+    padding: int | None = added(None, ge=0)  # what packed examples lack to their length; not in the shards, nor the sum
 
     @property
     def lost(self) -> int:
@@ -83,7 +84,12 @@ class TokenLedger(Section):
             encoded=self.encoded + other.encoded,
             eod=self.eod + other.eod,
             thrown_away={key: self.thrown_away.get(key, 0) + other.thrown_away.get(key, 0) for key in reasons},
+            padding=_sum_of_known(self.padding, other.padding),
         )
+
+
+def _sum_of_known(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other + (one or 0)
 
 
 class Ledger(Section):

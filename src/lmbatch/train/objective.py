@@ -81,11 +81,11 @@ def read_special_tokens(store: Store, manifest: Manifest) -> SpecialTokens:
 
 
 def _apart(manifest: Manifest) -> Apart:
-    if manifest.chunking is not None:
+    if manifest.chunking is not None and not manifest.chunking.packs:
         raise ConfigError(
             f"data.document_attention: the corpus was cut (chunking.mode = {manifest.chunking.mode}), so that every "
             "example is of one document already",
-            remedy="leave data.document_attention out, or preprocess without chunking",
+            remedy="leave data.document_attention out, or preprocess packed or with best_fit",
         )
     return Apart(manifest.tokenizer.eod_id)
 

@@ -83,7 +83,7 @@ def test_blank_lines_are_no_examples():
         ({"mode": "lines"}, "lines needs a length"),
         ({"mode": "packed", "length": 512}, "packed cuts nothing"),
         ({"mode": "truncate", "length": 1}, "greater than or equal to 2"),
-        ({"mode": "split", "length": 9}, "'packed', 'lines', 'split_lines', 'truncate' or 'drop_short'"),
+        ({"mode": "split", "length": 9}, "'packed', 'lines', 'split_lines', 'truncate', 'drop_short' or 'best_fit'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(values, what):

@@ -7,6 +7,9 @@ import pytest
 import torch
 from accelerate.accelerator import Accelerator
 from pydantic import ValidationError
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from lmbatch.config import DataConfig, ModelConfig, fingerprint
 from lmbatch.errors import ConfigError
@@ -117,6 +120,20 @@ def test_a_packed_sample_gives_the_loss_and_gradients_of_its_documents_alone(kin
 def test_a_model_that_mixes_documents_is_refused(kind):
     with pytest.raises(ConfigError, match=f"`{kind}` does not keep documents apart"):
         check_documents_apart(model_of(kind, MIXES[kind]))
+
+
+def test_a_model_that_mixes_documents_where_there_are_several_rows_is_refused():
+    """As flash_attention_2 does in transformers (``_is_packed_sequence``), which cannot run here."""
+
+    def alone_or_mixed(module, query, key, value, attention_mask, **kwargs):
+        mask = attention_mask if len(query) == 1 else None
+        return sdpa_attention_forward(module, query, key, value, mask, is_causal=mask is None, **kwargs)
+
+    AttentionInterface.register("alone_or_mixed", alone_or_mixed)
+    AttentionMaskInterface.register("alone_or_mixed", sdpa_mask)
+    model = model_of("llama", KEEPS_APART["llama"], "alone_or_mixed")
+    with pytest.raises(ConfigError, match="`llama` does not keep documents apart"):
+        check_documents_apart(model)
 
 
 def test_asking_a_model_leaves_it_as_it_was():

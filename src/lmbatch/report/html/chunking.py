@@ -17,6 +17,10 @@ def chunking_section(report: CorpusReport) -> Html:
     sums += [(f"− thrown away: {reason}", number) for reason, number in sorted(tokens.thrown_away.items())]
     rows = [(name, count(n), share(n, tokens.encoded), bar(n, tokens.encoded)) for name, n in sums]
     rows.append(("= tokens written", count(tokens.written), share(tokens.written, tokens.encoded), Html("")))
+    if tokens.padding is not None:
+        padding, all_tokens = tokens.padding, tokens.encoded
+        cells = count(padding), share(padding, all_tokens), bar(padding, all_tokens)
+        rows.append(("padding of the examples, not stored", *cells))
     length = f", at most {count(chunking.length)} tokens each" if chunking.length else ""
     return section(
         "chunking",
