@@ -33,6 +33,7 @@ from lmbatch.checkpoint.weights import Weights, put_weights, read_weights, save_
 from lmbatch.errors import CheckpointError
 
 log = logging.getLogger(__name__)
+_KERNELS = ("fused", "foreach")  # settings of torch's optimizers that decide how, not what
 
 
 class Optimizer(Protocol):
@@ -114,7 +115,7 @@ def load_training_state(
     rng, extra = _read(folder, "rng"), _read(folder, "extra")
     scaler_state = _scaler_state(folder, scaler)
     put_weights(model, weights)
-    optimizer.load_state_dict(optimizer_state)
+    optimizer.load_state_dict(_computed_as(optimizer, optimizer_state))
     if scaler is not None and scaler_state is not None:
         scaler.load_state_dict(scaler_state)
     _set_rng(folder, rng)
@@ -196,6 +197,14 @@ def _checked_optimizer(
         )
     assert isinstance(state, dict)
     return state
+
+
+def _computed_as(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """``state`` with the kernels of ``optimizer`` itself: they are no part of a run, and where steps are counted (on
+    the device or not) depends on them."""
+    here = [{key: group[key] for key in _KERNELS if key in group} for group in optimizer.param_groups]
+    groups = [{**group, **own} for group, own in zip(state["param_groups"], here, strict=True)]
+    return {**state, "param_groups": groups}
 
 
 def _group_problems(old: list[list[list[Any]]], new: list[list[list[Any]]]) -> Iterable[str]:

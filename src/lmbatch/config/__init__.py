@@ -15,6 +15,7 @@ Everything may import this package; it imports only ``errors``.
 
 from lmbatch.config.chunking import ChunkingConfig, ChunkingMode
 from lmbatch.config.cleaning import CleaningConfig, CleaningRules
+from lmbatch.config.compute import ComputeConfig
 from lmbatch.config.container import ContainerSite
 from lmbatch.config.dedup import DedupConfig, NearConfig
 from lmbatch.config.engine import EngineConfig
@@ -59,6 +60,7 @@ __all__ = [
     "ChunkingMode",
     "CleaningConfig",
     "CleaningRules",
+    "ComputeConfig",
     "ContainerSite",
     "CorpusConfig",
     "DataConfig",

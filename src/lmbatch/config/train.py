@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lmbatch.config.base import Bytes, Section, added, operational
+from lmbatch.config.compute import ComputeConfig
 from lmbatch.config.engine import EngineConfig
 from lmbatch.config.guards import GuardsConfig
 from lmbatch.config.objective import ObjectiveConfig
@@ -180,6 +181,7 @@ class TrainConfig(Section):
     samples: SamplesConfig = operational(SamplesConfig(), description="Texts generated during training.")
     save: SaveConfig = operational(SaveConfig(), description="Checkpoints.")
     engine: EngineConfig = operational(EngineConfig(), description="How the work is spread over the processes.")
+    compute: ComputeConfig = operational(ComputeConfig(), description="Kernels and memory of a step.")
     guards: GuardsConfig | None = added(None, description="Steps that are not finite, or jump.")
     log_every: int = operational(10, gt=0, description="Steps between two lines of progress.")
     tensorboard: bool = operational(True, description="Write TensorBoard events into the run folder.")

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,16 @@ from lmbatch.checkpoint.commit import Write
 from lmbatch.checkpoint.files import Digests
 from lmbatch.config import TrainConfig
 from lmbatch.loader import Batch, MaskedBatch, Step
-from lmbatch.model import ParameterCounts, causal_loss, flops_per_token, masked_loss, parameter_counts
+from lmbatch.loader.batches import IGNORED
+from lmbatch.model import (
+    ParameterCounts,
+    Targets,
+    causal_loss,
+    flops_per_token,
+    loss_head,
+    masked_loss,
+    parameter_counts,
+)
 from lmbatch.train.gradient_norm import clip, sum_of_squares
 from lmbatch.train.processes import Ranks
 from lmbatch.train.relay import Relay
@@ -248,11 +257,24 @@ class Engine(ABC):
         return loss * (self.ranks.world / targets)
 
     def _loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        inputs = {name: self._on_device(array) for name, array in batch.inputs().items()}
+        inputs: dict[str, Any] = {name: self._on_device(array) for name, array in batch.inputs().items()}
+        masked = isinstance(batch, MaskedBatch)
+        if not masked:
+            inputs["use_cache"] = False
+        head = loss_head(self.plain_model)
+        if head is not None:
+            with head.asked_for(self._targets(batch.labels())):
+                return cast(torch.Tensor, model(**inputs).logits)
         labels = self._on_device(batch.labels())
-        if isinstance(batch, MaskedBatch):
-            return masked_loss(model(**inputs).logits, labels)
-        return causal_loss(model(**inputs, use_cache=False).logits, labels)
+        return (masked_loss if masked else causal_loss)(model(**inputs).logits, labels)
+
+    def _targets(self, labels: npt.NDArray[np.int64]) -> Targets:
+        """Which rows count is found here, on the host: on a device that would wait for all that is queued there."""
+        flat = labels.ravel()
+        rows = np.flatnonzero(flat != IGNORED)
+        if len(rows) == len(flat):
+            return Targets(self._on_device(flat), None)
+        return Targets(self._on_device(flat[rows]), self._on_device(rows))
 
     def _on_device(self, array: npt.NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._accelerator.device, torch.int64)

@@ -23,9 +23,10 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW (decoupled decay, arXiv:1711.05101) over the decay groups of ``model``."""
-    return torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, eps=config.eps)
+def build_optimizer(model: nn.Module, config: OptimizerConfig, *, fused: bool = False) -> torch.optim.AdamW:
+    """AdamW (decoupled decay, arXiv:1711.05101) over the decay groups of ``model``; ``fused``: as one kernel."""
+    groups = decay_groups(model, config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

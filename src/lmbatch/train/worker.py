@@ -31,6 +31,7 @@ from lmbatch.model import build_model, check_documents_apart, load_base, peak_fl
 from lmbatch.store import Manifest, open_store
 from lmbatch.train.attempts import AttemptLog, check_progress
 from lmbatch.train.base import resolve_base
+from lmbatch.train.compute import prepare_model
 from lmbatch.train.engine import Engine
 from lmbatch.train.evaluate import Validation
 from lmbatch.train.folder import RunFolder, check_tokenizer
@@ -148,9 +149,11 @@ class Worker:
             model = load_base(config.model, **sizes)
         else:
             model = build_model(config.model, **sizes, seed=config.seed, masked=self._objective.model_ids)
+        on_gpu = self._accelerator.device.type == "cuda"
+        prepare_model(model, config, on_gpu=on_gpu, precision=self._precision)
         if config.data.document_attention:
             check_documents_apart(model)
-        optimizer = build_optimizer(model, config.optimizer)
+        optimizer = build_optimizer(model, config.optimizer, fused=config.compute.fused_optimizer)
         resume = found.folder if found is not None else None
         if config.engine.name == "plain":
             return PlainEngine(config, self._accelerator, model, optimizer, resume)
