@@ -47,7 +47,8 @@ def run(server, store, tmp_path_factory):
         folder = folder or tmp_path_factory.mktemp("run")
         settings = tiny_settings(
             store, folder, engine=engine, compute=compute, steps=steps, batch={"micro": 2},
-            optimizer={"clip_norm": 0.5}, evaluate={"every": 5, "batches": 3}, run={"hang_seconds": 40.0, "accept_changes": True},
+            optimizer={"clip_norm": 0.5}, evaluate={"every": 5, "batches": 3}, schedule={"name": "constant"},
+            run={"hang_seconds": 40.0, "accept_changes": True},
         )  # fmt: skip
         config = write_config(folder / "tiny.yaml", settings | {"model": MODELS[model]})
         assert set(server.run(config, world=world)) == {0}, logs(config)
