@@ -21,16 +21,17 @@ from torch.autograd.function import once_differentiable
 
 
 def chunked_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, chunk: int
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, chunk: int, size: int
 ) -> torch.Tensor:
     """Cross-entropy in nats, summed over the tokens; a scalar in float32.
 
-    ``hidden`` (N, H), ``weight`` (V, H), ``bias`` (V) or None, ``labels`` (N) int64, none of them -100. Matrices are
-    multiplied in autocast's dtype where that is on; losses, softmax and the sums of the gradients are in float32.
+    ``hidden`` (N, H), ``weight`` (V, H), ``bias`` (V) or None, ``labels`` (N) int64, none of them -100. Rows of the
+    weight from ``size`` on are padding (padding.py), which no token can be. Matrices are multiplied in autocast's dtype
+    where that is on; losses, softmax and the sums of the gradients are in float32.
     """
     if not torch.is_grad_enabled():
-        return _Pass(hidden, weight, bias, labels, chunk, grad=False).loss
-    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, chunk)  # type: ignore[no-untyped-call]
+        return _Pass(hidden, weight, bias, labels, chunk, size, grad=False).loss
+    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, chunk, size)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -39,8 +40,9 @@ class _Pass:
 
     def __init__(
         self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, chunk: int,
-        *, grad: bool,
+        size: int, *, grad: bool,
     ) -> None:  # fmt: skip
+        self._size = size
         kind = hidden.device.type
         computed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         self.loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -57,7 +59,9 @@ class _Pass:
     def _add(
         self, rows: slice, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
     ) -> None:
-        scores = F.log_softmax(F.linear(hidden, weight, bias).float(), dim=-1)
+        logits = F.linear(hidden, weight, bias).float()
+        logits[:, self._size :] = -torch.inf
+        scores = F.log_softmax(logits, dim=-1)
         self.loss += F.nll_loss(scores, labels, reduction="sum")
         if self.hidden is None or self.weight is None:
             return
@@ -76,8 +80,7 @@ class _Pass:
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *rest: Any) -> Any:
-        labels, chunk = rest
-        done = _Pass(hidden, weight, bias, labels, chunk, grad=True)
+        done = _Pass(hidden, weight, bias, *rest, grad=True)
         ctx.made = (done.hidden, done.weight, done.bias)
         return done.loss
 
@@ -85,4 +88,4 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> Any:
         made, ctx.made = ctx.made, None  # scaled in place, so they serve once
-        return *(None if gradient is None else gradient.mul_(slope) for gradient in made), None, None
+        return *(None if gradient is None else gradient.mul_(slope) for gradient in made), None, None, None

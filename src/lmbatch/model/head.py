@@ -39,9 +39,13 @@ class Targets:
 
 
 class LossHead(nn.Linear):
-    """A linear layer that gives the loss while targets are set. ``chunk`` tokens at a time; 0: all at once."""
+    """A linear layer that gives the loss while targets are set. ``chunk`` tokens at a time; 0: all at once.
+
+    ``size`` is the number of logits; further rows of the weight are padding.
+    """
 
     chunk: int
+    size: int
     targets: Targets | None
 
     @contextlib.contextmanager
@@ -62,8 +66,9 @@ class LossHead(nn.Linear):
         flat = hidden.flatten(0, -2)
         chosen = flat if targets.rows is None else flat.index_select(0, targets.rows)
         if self.chunk:
-            return chunked_cross_entropy(chosen, self.weight, self.bias, targets.labels, self.chunk)
-        return F.cross_entropy(super().forward(chosen).float(), targets.labels, reduction="sum")
+            return chunked_cross_entropy(chosen, self.weight, self.bias, targets.labels, self.chunk, self.size)
+        logits = super().forward(chosen)[:, : self.size].float()
+        return F.cross_entropy(logits, targets.labels, reduction="sum")
 
 
 def loss_head(model: PreTrainedModel) -> LossHead | None:
@@ -83,8 +88,9 @@ def fit_loss_head(model: PreTrainedModel, *, chunk: int) -> bool:
     head: Any = plain.get_output_embeddings()
     if not _is_plain(head) or not _ends_with(model, head):
         return False
+    size = _asked(model).shape[-1]
     _turn_into(LossHead, head)
-    head.chunk, head.targets = chunk, None
+    head.chunk, head.size, head.targets = chunk, size, None
     if _gives_the_loss(model, head):
         return True
     _turn_into(nn.Linear, head)

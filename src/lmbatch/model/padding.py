@@ -105,7 +105,7 @@ def _narrow(model: PreTrainedModel, size: int) -> None:
 
 
 def _first_columns(size: int, module: nn.Module, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
-    return logits[..., :size]
+    return logits[..., :size] if logits.ndim else logits  # a scalar is the loss itself (head.py)
 
 
 def _logits(model: PreTrainedModel) -> torch.Tensor:

@@ -35,8 +35,9 @@ CAUSAL = {
 ROBERTA = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
 
-def built(kind: str, *, masked: bool = False):
-    config = ModelConfig(type=kind.split()[0], config=ROBERTA if masked else CAUSAL[kind])
+def built(kind: str, *, masked: bool = False, padded: int | None = None):
+    settings = ROBERTA if masked else CAUSAL[kind]
+    config = ModelConfig(type=kind.split()[0], config=settings, pad_vocab_to_multiple=padded)
     ids = MaskedIds(0, 1) if masked else None
     model = build_model(config, vocab_size=VOCABULARY, sequence_length=LENGTH, eod_id=0, seed=5, masked=ids)
     return model.eval()  # without dropout
@@ -100,6 +101,21 @@ def test_tokens_without_a_label_take_no_part(kind):
 def test_a_masked_model(chunk):
     ids, labels = a_batch(0.85)
     assert_same(built("roberta", masked=True), masked_loss, ids=ids, labels=labels, chunk=chunk, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "masked"), [("gpt2", False), ("llama", False), ("roberta", True)])
+@pytest.mark.parametrize("chunk", [0, 7])
+def test_rows_that_pad_the_vocabulary_stay_out_of_it(kind, masked, chunk):
+    ids, labels = a_batch(0.5)
+    model = built(kind, masked=masked, padded=64)
+    loss = masked_loss if masked else causal_loss
+    assert_same(model, loss, ids=ids, labels=labels, chunk=chunk, rtol=1e-5, atol=1e-6)
+    require_loss_head(model, chunk=chunk)
+    model.zero_grad()
+    in_head(model, ids, labels).backward()
+    table = loss_head(model).weight.grad
+    assert len(table) == 512
+    assert not table[VOCABULARY:].any()
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
