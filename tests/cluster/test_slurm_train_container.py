@@ -13,7 +13,7 @@ from support.container_image import TestImage, container_image
 from support.slurm_site import wait_until
 from support.slurm_train import HELD, NewJob, TrainingJob
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first one to ask builds the image
 
 ZERO = ("engine.name=deepspeed", "engine.zero_stage=2")
 SHARED = {"mounts": [f"{HELD}:{HELD}"]}

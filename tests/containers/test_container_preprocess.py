@@ -76,7 +76,7 @@ def podman_site(
 ) -> Iterator[Site]:
     """Tasks run in the image by podman."""
     yield from used_site(Site(slurm_cluster, corpus, tmp_path, podman_image))
-    assert containers() == []
+    wait_until(lambda: not containers(tmp_path), what="for the end of every container")
 
 
 def held(site: Site) -> Site:
@@ -99,12 +99,10 @@ def inside(base: Path) -> list[psutil.Process]:
     return found
 
 
-def containers() -> list[str]:
-    """Names of podman's containers, also of those that do not run."""
-    listed = subprocess.run(
-        ["podman", "ps", "--all", "--format={{.Names}}"], capture_output=True, text=True, check=True
-    )
-    return [name for name in listed.stdout.split() if name.startswith("lmbatch-")]
+def containers(base: Path) -> list[str]:
+    """Names of podman's containers that mount something under this folder, also of those that do not run."""
+    listed = subprocess.run(["podman", "ps", "--all", "--format=json"], capture_output=True, text=True, check=True)
+    return [found["Names"][0] for found in json.loads(listed.stdout) if str(base) in " ".join(found["Mounts"] or ())]
 
 
 def test_arrays_on_two_nodes_reach_an_object_store_from_inside(folder_site: Site, s3_uri: str) -> None:
@@ -123,7 +121,7 @@ def test_slurm_sees_what_the_work_died_of(folder_site: Site) -> None:
     wait_until(lambda: bool(folder_site.waiting()))
     inside(folder_site.base)[0].send_signal(signal.SIGKILL)
     folder_site.gate.touch()
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate(timeout=120)
     assert driver.returncode == 1, errors
     assert "FAILED (killed by signal 9) on" in errors
 
@@ -157,11 +155,11 @@ def test_what_is_preempted_is_requeued_from_outside(folder_site: Site) -> None:
 def test_a_cancelled_job_leaves_no_process_and_no_container(podman_site: Site) -> None:
     driver = held(podman_site).start(held=True, max_parallel=1, batch_bytes="1GiB")
     wait_until(lambda: bool(podman_site.waiting()))
-    assert len(containers()) == 1
+    assert len(containers(podman_site.base)) == 1
     podman_site.cluster.run("scancel", f"--user={os.getuid()}")
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate(timeout=120)
     assert "CANCELLED" in errors
-    wait_until(lambda: not inside(podman_site.base) and not containers(), 20)
+    wait_until(lambda: not inside(podman_site.base) and not containers(podman_site.base))
 
 
 @pytest.mark.parametrize("image", ["folder_image", "podman_image"])
@@ -176,14 +174,14 @@ def test_ctrl_c_on_one_machine_leaves_nothing_and_the_next_run_has_the_same_byte
     wait_until(lambda: len(list(tmp_path.glob("waiting-*"))) == 2)
     assert len(inside(tmp_path)) == 2
     driver.send_signal(signal.SIGINT)
-    driver.communicate(timeout=60)
+    driver.communicate(timeout=120)
     assert driver.returncode not in (0, 1)
-    wait_until(lambda: not inside(tmp_path) and not (image == "podman_image" and containers()), 20)
+    wait_until(lambda: not inside(tmp_path) and not (image == "podman_image" and containers(tmp_path)))
     (tmp_path / "gate").touch()
     Site.finish(start_here(tmp_path, corpus, container))
     assert contents(open_store(str(tmp_path / "store"))) == contents(open_store(str(corpus / "quiet")))
     assert not list((tmp_path / "spool").iterdir())
-    assert image == "folder_image" or containers() == []
+    assert image == "folder_image" or containers(tmp_path) == []
 
 
 def start_here(base: Path, corpus: Path, container: dict[str, Any]) -> subprocess.Popen[str]:
@@ -208,11 +206,12 @@ def test_podman_keeps_to_the_jobs_memory(
     work = ContainedBatch(batch, ContainerSite.model_validate(podman_image))
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "32")
     monkeypatch.chdir(tmp_path)  # podman's monitor leaves a file `oom` where it was started
-    assert in_child(lambda: work.run(tmp_path, "7_1")) == -signal.SIGKILL
+    # A name of this process: whoever runs the same test in another tree may share podman's containers.
+    assert in_child(lambda: work.run(tmp_path, f"{os.getpid()}_1")) == -signal.SIGKILL
     words = capfd.readouterr().err
     assert is_out_of_memory(None, words)
     assert "32 MiB" in words
-    assert containers() == []
+    assert containers(tmp_path) == []
 
 
 def test_what_went_wrong_comes_out_word_for_word(tmp_path: Path, folder_image: dict[str, Any]) -> None:

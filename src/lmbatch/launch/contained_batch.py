@@ -34,7 +34,6 @@ from lmbatch.store import local_folder
 
 _SECONDS_TO_END = 10.0
 _LONGEST_GRACE = 900.0  # between SIGTERM and SIGKILL: KillWait, or the GraceTime of a preemption
-_NOT_STARTED = 125  # podman and docker: from here on it is not the command's own
 _BY_A_SIGNAL = 128  # a shell's exit code for signal N is this plus N; runtimes follow it
 
 
@@ -86,18 +85,15 @@ class ContainedBatch:
         if not remove:
             return run_on_a_lifeline(command)
         _quietly(remove)  # what an earlier attempt may have left, whose node had no time to tidy up
-        code = _NOT_STARTED
         try:
             with ending_on_sigterm():
-                code = run_on_a_lifeline(command)
+                return run_on_a_lifeline(command)
         except Terminated:
             _quietly(remove)
             time.sleep(_LONGEST_GRACE)  # as without a container: what becomes of the job is decided by Slurm alone
             raise SystemExit(_BY_A_SIGNAL + signal.SIGTERM) from None
         finally:
-            if not 0 <= code < _NOT_STARTED:
-                _quietly(remove)
-        return code
+            _quietly(remove)  # also after a good end: a client that a signal hits while it removes ends as if it had
 
 
 def contained(batch: TaskBatch, site: ContainerSite | None, cpus: int = 1) -> TaskBatch | ContainedBatch:
@@ -206,4 +202,4 @@ def end_like(code: int, memory: int | None = None) -> NoReturn:
 def _quietly(command: Sequence[str]) -> None:
     if command:
         with suppress(OSError):
-            subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+            subprocess.run(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False)

@@ -126,16 +126,18 @@ def cleaning_command(site: ContainerSite) -> tuple[str, ...]:
     """
     if site.runtime not in ("podman", "docker"):
         return ()
-    listing = f"{site.runtime} ps --all --quiet --filter label=lmbatch.job=$SLURM_JOB_ID"
-    each = f"xargs --no-run-if-empty {site.runtime}"
-    return ("bash", "-c", f"{listing} | {each} kill; {listing} | {each} rm --force")
+    each = 'for name in $(containers_of "$SLURM_JOB_ID"); do remove "$name"; done'
+    return ("bash", "-c", f"{_script('removing')}\nruntime=$1\n{each}", "lmbatch", site.runtime)
 
 
 def removing_command(site: ContainerSite, work: ContainerWork) -> tuple[str, ...]:
-    """What removes the container with the work's name, if it is there; empty where none can be left."""
+    """What removes the container with the work's name, if it is there; empty where none can be left.
+
+    It ends when the container is gone, or after a minute with a word on standard error.
+    """
     if site.runtime not in ("podman", "docker") or not work.name:
         return ()
-    return (site.runtime, "rm", "--force", work.name)
+    return ("bash", "-c", f'{_script("removing")}\nruntime=$1\nremove "$2"', "lmbatch", site.runtime, work.name)
 
 
 def job_memory(environ: Mapping[str, str]) -> int | None:
@@ -248,4 +250,8 @@ def _engine(site: ContainerSite, work: ContainerWork) -> list[str]:
 
 def keeper() -> str:
     """The bash script that runs podman or docker for one task of a job."""
-    return resources.files("lmbatch.launch").joinpath("keeper.sh").read_text(encoding="utf-8")
+    return f"{_script('removing')}\n{_script('keeper')}"
+
+
+def _script(name: str) -> str:
+    return resources.files("lmbatch.launch").joinpath(f"{name}.sh").read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ from lmbatch.launch.container import (
     job_memory,
     keeper,
     mounts_of,
+    removing_command,
 )
 
 TRAINING = ContainerWork(
@@ -195,11 +196,18 @@ def test_a_runtime_needs_an_image() -> None:
 
 # ── the keeper, with a stand-in for podman ───────────────────────────────────────────────────────────────────────────
 # Its container is a process of its own that outlives the client, as a real one does. The first of each short command
-# dies of the signal that Slurm sends to all.
+# dies of the signal that Slurm sends to all; the second ends as podman does of a SIGTERM: well, and with nothing done.
 PODMAN = """#!/bin/bash
 cd "$(dirname "$0")"; echo "$@" >> asked
 alive() {{ [ -e container ] && kill -0 "$(cat container)" 2>/dev/null; }}
 case "$1" in inspect|kill|rm) [ -e "hit-$1" ] || {{ touch "hit-$1"; kill -KILL $$; }} ;; esac
+case "$1" in inspect|rm) [ -e "hit-$1-softly" ] || {{ touch "hit-$1-softly"; exit 0; }} ;; esac
+for there; do :; done
+case "$1" in
+ps) cat names; exit 0 ;;
+inspect|rm)
+  [[ $there == *-1-0-1 ]] || grep -q "$there" names || {{ echo "Error: No such container: x" >&2; exit 1; }} ;;
+esac
 case "$1" in
 run)
   (trap 'touch told' USR2 TERM INT; {body}; echo 0 > code) & echo $! > container
@@ -207,24 +215,35 @@ run)
   wait; cat code >/dev/null; exit "$(cat code)" ;;
 attach) while alive; do sleep 0.05; done; exit "$(cat code)" ;;
 kill) alive && kill -s "$3" "$(cat container)" ;;
-inspect) if alive; then echo running 0; else echo exited "$(cat code)"; fi ;;
-rm) ! alive || kill -KILL "$(cat container)"; touch removed ;;
+inspect)
+  [ ! -e removed ] || {{ echo "Error: inspecting object: no such container x" >&2; exit 125; }}
+  if alive; then echo running 0; else echo exited "$(cat code)"; fi ;;
+rm)
+  sed -i "/$there/d" names
+  [[ $there != *-1-0-1 ]] || {{ ! alive || kill -KILL "$(cat container)"; touch removed; }} ;;
 esac
 """
 
 
-def kept(tmp_path: Path, body: str, client: str = "") -> tuple[int, list[str]]:
-    """Run the keeper over a container that does ``body``; its exit code, and what was asked of the runtime."""
+def kept(tmp_path: Path, body: str, client: str = "", left: str = "") -> tuple[int, list[str]]:
+    """Run the keeper over a container that does ``body``; its exit code, and what was asked of the runtime.
+
+    ``left`` names a container that an earlier attempt has left.
+    """
     (tmp_path / "podman").write_text(PODMAN.format(body=body, client=client), encoding="utf-8")
+    (tmp_path / "names").write_text(
+        "".join(f"{name}\n" for name in (left, "lmbatch-7-1-0-2") if name), encoding="utf-8"
+    )
     (tmp_path / "scontrol").write_text("#!/bin/bash\necho 'KillWait                = 3 sec'\n", encoding="utf-8")
     for name in ("podman", "scontrol"):
         (tmp_path / name).chmod(0o755)
     done = subprocess.run(
-        ["bash", "-c", keeper(), "lmbatch", str(tmp_path / "podman"), "IMAGE", "python"], check=False, timeout=20,
+        ["bash", "-c", keeper(), "lmbatch", str(tmp_path / "podman"), "IMAGE", "python"], check=False, timeout=60,
         capture_output=True, text=True,
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1"},
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "1"},
     )  # fmt: skip
     assert (tmp_path / "removed").exists()
+    assert (tmp_path / "names").read_text() == "lmbatch-7-1-0-2\n"  # of another rank of this attempt
     return done.returncode, (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
 
 
@@ -239,8 +258,45 @@ WAIT = "for _ in {1..200}; do [ ! -e told ] || break; sleep 0.05; done"
 def test_the_exit_code_comes_back(tmp_path: Path, code: int) -> None:
     ended, asked = kept(tmp_path, ends_with(code))
     assert ended == code
-    assert asked[0] == "run --sig-proxy=false --name lmbatch-7-0-0-1 --label lmbatch.job=7 IMAGE python"
-    assert asked[-1] == "rm --force lmbatch-7-0-0-1"
+    assert asked[0].startswith("ps --all --filter label=lmbatch.job=7 ")
+    assert asked[1] == "run --sig-proxy=false --name lmbatch-7-1-0-1 --label lmbatch.job=7 IMAGE python"
+    assert asked[-1] == "inspect --type container lmbatch-7-1-0-1"  # that it is gone, whatever `rm` ended with
+    assert asked.count("rm --force lmbatch-7-1-0-1") == 3
+
+
+def test_what_an_earlier_attempt_has_left_goes_first(tmp_path: Path) -> None:
+    _, asked = kept(tmp_path, ends_with(0), left="lmbatch-7-0-0-1")
+    assert asked.index("rm --force lmbatch-7-0-0-1") < [line.split()[0] for line in asked].index("run")
+
+
+@pytest.mark.parametrize("runtime", ["podman", "docker"])
+def test_a_removal_is_over_when_no_such_container_is_known(tmp_path: Path, runtime: str) -> None:
+    """And not when a client that a signal hit says so, or one that found the mount busy has failed."""
+    program = tmp_path / runtime
+    program.write_text(
+        '#!/bin/bash\ncd "$(dirname "$0")"; echo "$1" >> asked\ncase "$1" in\n'
+        'inspect) [ -e gone ] && echo "Error: No such container: $4" >&2 && exit 1; echo "[]" ;;\n'
+        "rm) case $(grep -c rm asked) in 1) exit 0 ;; 2) exit 125 ;; *) touch gone ;; esac ;;\nesac\n"
+    )
+    program.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    remove = removing_command(site(runtime), replace(TASK, name="lmbatch-7_1"))
+    subprocess.run(remove, check=True, timeout=60, env=environ)
+    assert (tmp_path / "asked").read_text().split() == ["inspect", "kill", "rm"] * 3 + ["inspect"]
+
+
+def test_a_removal_in_vain_is_told(tmp_path: Path) -> None:
+    program = tmp_path / "podman"
+    program.write_text("#!/bin/sh\necho []\n")
+    program.chmod(0o755)
+    script = f"{keeper().partition('runtime=$1; shift')[0]}runtime=podman; remove lmbatch-7 1"
+    told = subprocess.run(
+        ["bash", "-c", script], check=False, capture_output=True, text=True, timeout=60,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert told.returncode == 1
+    assert "lmbatch-7 cannot be removed from " in told.stderr
+    assert "Remedy: podman rm --force lmbatch-7\n" in told.stderr
 
 
 def test_a_client_that_a_signal_ends_after_its_container_changes_no_exit_code(tmp_path: Path) -> None:
@@ -254,13 +310,17 @@ def test_notice_reaches_the_container_and_its_save_is_waited_for(tmp_path: Path,
     code, asked = kept(tmp_path, body, client=f"sleep 0.2; kill -{signal} $PPID; kill -KILL $$")
     assert code == 75
     assert (tmp_path / "saved").exists()
-    assert f"kill --signal {signal} lmbatch-7-0-0-1" in asked
-    assert "attach --no-stdin --sig-proxy=false lmbatch-7-0-0-1" in asked
+    assert f"kill --signal {signal} lmbatch-7-1-0-1" in asked
+    assert "attach --no-stdin --sig-proxy=false lmbatch-7-1-0-1" in asked
 
 
 def test_the_container_goes_before_slurm_kills(tmp_path: Path) -> None:
     """A container that does not end after SIGTERM is removed 2 s before the SIGKILL."""
-    code, asked = kept(tmp_path, "echo 137 > code; sleep 15; touch survived", client="sleep 0.2; kill -TERM $PPID")
+    code, asked = kept(
+        tmp_path,
+        "echo 137 > code; for _ in {1..300}; do sleep 0.05; done; touch survived",
+        client="sleep 0.2; kill -TERM $PPID",
+    )
     assert code == 137
-    assert asked.index("kill --signal KILL lmbatch-7-0-0-1") < asked.index("rm --force lmbatch-7-0-0-1")
+    assert asked.index("kill --signal KILL lmbatch-7-1-0-1") < asked.index("rm --force lmbatch-7-1-0-1")
     assert not (tmp_path / "survived").exists()
