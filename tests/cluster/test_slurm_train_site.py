@@ -135,7 +135,7 @@ def test_launch_status_logs_and_stop_without_accounting(quiet: TrainingJob, new_
         stopping = job.begin("stop", str(job.run))
         wait_until(lambda: (job.run / "stop").exists())
         job.go_on(0)  # only the main process sees the file while it is held
-        assert f"saved and stopped; job {job.id} is cancelled" in stopping.communicate(timeout=60)[0]
+        assert f"saved and stopped; job {job.id} is cancelled" in stopping.communicate(timeout=120)[0]
         wait_until(lambda: job.state() == "", what="for the job to be gone for good")
         job.launch().wait_over()
     finally:

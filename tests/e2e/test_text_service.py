@@ -58,7 +58,7 @@ def greedy(export: Path) -> dict[str, str]:
 
 
 def metrics(service: TextService) -> dict[str, float]:
-    text = httpx.get(f"{service.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}).text
+    text = httpx.get(f"{service.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}, timeout=60).text
     rows = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in rows}
 
@@ -225,7 +225,7 @@ def test_a_crowd_gets_what_each_would_get_alone(service, greedy):
 def test_who_hangs_up_before_the_answer_is_not_worked_for(service):
     before = settled(service)
     place = urlsplit(service.url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=30)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
     body = {"context": "国", "maxlength": 250, "samples": 4, "temperature": 3.0}
     connection.request("POST", "/", json.dumps(body), headers)
@@ -262,14 +262,14 @@ def test_a_flood_is_refused_and_not_swallowed(service):
 def test_more_connections_than_may_be_are_turned_away(service):
     """Idle connections count too; health comes back when they are gone."""
     place = urlsplit(service.url)
-    idle = [http.client.HTTPConnection(place.hostname, place.port, timeout=10) for _ in range(64)]
+    idle = [http.client.HTTPConnection(place.hostname, place.port, timeout=60) for _ in range(64)]
     for connection in idle:
         connection.connect()
-    assert httpx.get(f"{service.url}/healthz").status_code == 503
+    assert httpx.get(f"{service.url}/healthz", timeout=60).status_code == 503
     for connection in idle:
         connection.close()
-    end = time.monotonic() + 10
-    while httpx.get(f"{service.url}/healthz").status_code != 200:
+    end = time.monotonic() + 60
+    while httpx.get(f"{service.url}/healthz", timeout=60).status_code != 200:
         assert time.monotonic() < end
 
 
@@ -277,7 +277,7 @@ def test_more_connections_than_may_be_are_turned_away(service):
 def begun(service: TextService, **body: Any) -> http.client.HTTPResponse:
     """A stream whose first piece has come."""
     place = urlsplit(service.url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=30)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
     connection.request("POST", "/v1/completions", json.dumps({"prompt": "第一条", "stream": True} | body), headers)
     answer = connection.getresponse()

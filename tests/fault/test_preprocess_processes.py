@@ -133,7 +133,7 @@ def test_ctrl_c_ends_the_driver_and_its_workers(base: Path, started: list[subpro
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130, message
     assert b"run the same command again" in message
-    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
+    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 60)
 
 
 def test_input_that_was_moved_is_read_where_it_lies_now(base: Path) -> None:

@@ -42,7 +42,7 @@ def write_corpus_and_quiet_store(base: Path) -> Path:
     return base
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60, what: str = "") -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120, what: str = "") -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain {what}"
@@ -99,7 +99,7 @@ class Site:
 
     @staticmethod
     def finish(process: subprocess.Popen[str]) -> str:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
         return errors
 

@@ -100,7 +100,7 @@ class TrainingJob:
 
     def lmbatch(self, *command: str, hold: str = "") -> str:
         """Run one of lmbatch's commands; what it said."""
-        return self.begin(*command, hold=hold).communicate(timeout=60)[0]
+        return self.begin(*command, hold=hold).communicate(timeout=120)[0]
 
     def launch(self, hold: str = "") -> TrainingJob:
         """`lmbatch launch train`, as a user does it."""
@@ -160,7 +160,7 @@ class TrainingJob:
     def state(self) -> str:
         return self.cluster.run("squeue", "-h", "-o", "%T", "-j", self.id).stdout.strip()
 
-    def wait_over(self, seconds: float = 90) -> None:
+    def wait_over(self, seconds: float = 180) -> None:
         wait_until(lambda: self.state() in ("", "COMPLETED", "FAILED", "CANCELLED"), seconds, self.text()[-2000:])
 
     def text(self) -> str:

@@ -183,7 +183,7 @@ def test_a_local_element_ends_with_its_controller(
     controller = inside.parents()[1]
     assert os.getpid() == controller.ppid()
     controller.kill()
-    wait_until(lambda: not inside.is_running() or inside.status() == psutil.STATUS_ZOMBIE, 10)
+    wait_until(lambda: not inside.is_running() or inside.status() == psutil.STATUS_ZOMBIE, 60)
     backend.cancel()
 
 
@@ -264,13 +264,13 @@ def test_slurms_signals_pass_by_and_the_end_of_standard_input_ends_it() -> None:
         process.send_signal(number)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.3)
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate(timeout=60)
     assert (out, process.returncode) == ("tidied up\n", 0)
 
 
 def test_what_does_not_end_in_time_is_ended() -> None:
     process = holding("deaf")
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == EXIT_REQUEUE
 
 
@@ -283,7 +283,7 @@ def test_a_killed_element_leaves_no_process_inside() -> None:
     [inner] = psutil.Process(process.pid).children()
     process.kill()
     assert process.stdout.readline() == "tidied up\n"  # standard output is the same for both
-    psutil.wait_procs([inner], timeout=10)
+    psutil.wait_procs([inner], timeout=60)
     assert not inner.is_running() or inner.status() == psutil.STATUS_ZOMBIE
     process.communicate()
 

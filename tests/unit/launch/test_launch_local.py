@@ -191,7 +191,7 @@ def test_a_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
     assert process.stdout.readline().strip() == "up"
     process.kill()
     process.wait()
-    gone, _ = psutil.wait_procs([worker], timeout=10)
+    gone, _ = psutil.wait_procs([worker], timeout=60)
     assert gone or worker.status() == psutil.STATUS_ZOMBIE
 
 

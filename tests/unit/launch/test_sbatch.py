@@ -77,7 +77,7 @@ def run_with(
              "SLURM_JOB_PARTITION": "gpu", "SLURM_JOB_NUM_NODES": "2", **environ},
         cwd=tmp_path,
     )  # fmt: skip
-    output, _ = process.communicate(script(), timeout=20)
+    output, _ = process.communicate(script(), timeout=60)
     return process.returncode, output, requeued.read_text().splitlines() if requeued.exists() else []
 
 

@@ -22,7 +22,7 @@ class Told:
         if self.main:
             self._numbers.put(value)
             return value
-        return self._numbers.get(timeout=10)
+        return self._numbers.get(timeout=60)
 
 
 def together(work):
