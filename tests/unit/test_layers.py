@@ -24,13 +24,14 @@ MAY_IMPORT = {
     "preprocess": {"config", "store", "corpus", "tokens", "shards"},
     "loader": {"config", "store", "shards"},
     "interchange": {"config", "store", "shards", "loader"},
-    "model": {"config"},
+    "estimate": {"config", "store"},
+    "model": {"config", "estimate"},
     "checkpoint": {"config", "store"},
     "infer": {"config", "store", "tokens", "model", "checkpoint"},
     "chat": {"config", "store", "model", "infer"},
-    "train": {"config", "store", "tokens", "loader", "model", "checkpoint", "infer"},
+    "train": {"config", "store", "tokens", "loader", "estimate", "model", "checkpoint", "infer"},
     "launch": {"config", "store", "corpus", "tokens", "shards", "preprocess", "checkpoint", "train"},
-    "report": {"config", "store", "preprocess", "checkpoint", "train"},
+    "report": {"config", "store", "preprocess", "estimate", "checkpoint", "train"},
     "cli": {
         "config",
         "store",
@@ -39,6 +40,7 @@ MAY_IMPORT = {
         "preprocess",
         "loader",
         "interchange",
+        "estimate",
         "launch",
         "report",
         "checkpoint",
@@ -98,6 +100,7 @@ def test_help_of_the_whole_loads_next_to_nothing() -> None:
 
 def test_the_login_node_half_imports_without_torch() -> None:
     code = (
-        "import lmbatch.launch, lmbatch.report, lmbatch.preprocess, lmbatch.loader, lmbatch.shards, lmbatch.checkpoint"
+        "import lmbatch.launch, lmbatch.report, lmbatch.preprocess, lmbatch.loader, lmbatch.shards, "
+        "lmbatch.checkpoint, lmbatch.estimate.prediction, lmbatch.train.planning"
     )
     assert not loaded_by(code) & set(HEAVY)

@@ -16,6 +16,7 @@ from lmbatch.cli.common import (
     set_option,
 )
 from lmbatch.cli.estimate import print_estimate
+from lmbatch.cli.plan_train import train
 from lmbatch.cli.preprocess import load_site, on_option, overrides, site_option, workers_option
 from lmbatch.config import PreprocessConfig, load_config
 from lmbatch.config.base import parse_bytes
@@ -44,6 +45,9 @@ _SHOWN_FILES = 20
 @click.group()
 def command() -> None:
     """Say what a job would do, before it is run."""
+
+
+command.add_command(train)
 
 
 @command.command(epilog=EPILOG)

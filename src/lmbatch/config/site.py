@@ -57,6 +57,16 @@ class TrainSite(JobSite):
     gpus_per_node: int = Field(0, ge=0, description="GPUs asked for on each node; 0: train on CPUs.")
     cpus_per_process: int = Field(1, ge=1, description="Cores for a process, its loader's thread included.")
     memory: Bytes | None = Field(None, description="Memory of a node for the job; by default the cluster's rule.")
+    device: str | None = Field(
+        None, description="The GPU of the nodes, such as `A100 80` or `RTX 3090`, for `lmbatch plan train`."
+    )
+    preemptions_per_day: float = Field(
+        0.0, ge=0, description="How often a job is interrupted, for `lmbatch plan train`."
+    )
+    write_speed: Bytes | None = Field(
+        None, description="Bytes per second that the disk of the run folders takes, for `lmbatch plan train`."
+    )
+    upload_speed: Bytes | None = Field(None, description="Bytes per second to `save.store`, for `lmbatch plan train`.")
     minutes: int = Field(1440, ge=1, description="Time limit of one attempt; the job goes on in the next one.")
     notice_seconds: int = Field(
         120, ge=10, description="Notice before the time limit: a step and a save must fit in, and Slurm looks at time "

@@ -8,15 +8,14 @@
     or a folder (model.base) ───── load_base ─────────┤
                                                       ├─ causal_loss, masked_loss(logits, labels) ──▶ sum
                                                       ├─ fit_loss_head: the same without logits of the whole batch
-                                                      ├─ parameter_counts, flops_per_token ──▶ the run's summary
-                                                      └─ peak_flops(device, precision) ──▶ MFU
+                                                      └─ parameter_counts, flops_per_token ──▶ the run's summary
 
 Called by ``train`` (the loop) and ``infer`` (export). An architecture that transformers knows as a causal or a
 masked language model needs a config and no code.
 """
 
 from lmbatch.model.apart import check_documents_apart
-from lmbatch.model.arithmetic import ParameterCounts, flops_per_token, parameter_counts, peak_flops
+from lmbatch.model.arithmetic import ParameterCounts, flops_per_token, parameter_counts
 from lmbatch.model.attention import choose_attention
 from lmbatch.model.base import load_base, pin_base
 from lmbatch.model.build import MaskedIds, build_model, model_config
@@ -43,7 +42,6 @@ __all__ = [
     "model_config",
     "pad_vocabulary",
     "parameter_counts",
-    "peak_flops",
     "pin_base",
     "require_loss_head",
 ]

@@ -9,8 +9,8 @@
                         └─▶ attempts.jsonl (the run ledger: who ran when, why it ended, what it cost)
 
 ``python -m lmbatch.train --config F`` and ``lmbatch train`` both end in ``train``. The modules ``stop``, ``parent``,
-``folder``, ``records``, ``metrics``, ``guards``, ``attempts``, ``schedule`` and ``launcher`` import no torch: a signal
-must be honoured before the heavy imports are done, and `lmbatch status` runs on a login node.
+``folder``, ``records``, ``metrics``, ``guards``, ``attempts``, ``schedule``, ``planning`` and ``launcher`` import no
+torch: a signal must be honoured before the heavy imports are done, and `lmbatch status` runs on a login node.
 """
 
 from __future__ import annotations

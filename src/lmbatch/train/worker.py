@@ -17,6 +17,7 @@ from lmbatch.checkpoint.checkpoints import Checkpoint
 from lmbatch.checkpoint.commit import Write
 from lmbatch.config import GuardsConfig, TrainConfig, fingerprint
 from lmbatch.errors import StopRequested
+from lmbatch.estimate.devices import peak_flops
 from lmbatch.loader import (
     BatchLoader,
     LoaderState,
@@ -27,7 +28,7 @@ from lmbatch.loader import (
     open_train_data,
     samples_of,
 )
-from lmbatch.model import build_model, check_documents_apart, load_base, peak_flops
+from lmbatch.model import build_model, check_documents_apart, load_base
 from lmbatch.store import Manifest, open_store
 from lmbatch.train.attempts import AttemptLog, check_progress
 from lmbatch.train.base import resolve_base

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lmbatch.config import ModelConfig
-from lmbatch.model import build_model, causal_loss, flops_per_token, parameter_counts, peak_flops
+from lmbatch.model import build_model, causal_loss, flops_per_token, parameter_counts
 
 
 def gpt2(**config):
@@ -51,12 +51,3 @@ def test_flops_count_the_output_projection_once_whether_tied_or_not(tied):
     model = gpt2(tie_word_embeddings=tied)
     multiplied = 2 * (12 * 16 * 16 + 13 * 16) + 2 * 16 + 101 * 16
     assert flops_per_token(model, 32) == 6 * multiplied + 12 * 2 * 16 * 32
-
-
-def test_peaks_are_known_by_a_part_of_the_name():
-    assert peak_flops("NVIDIA GeForce RTX 3090", "bf16") == 71e12
-    assert peak_flops("NVIDIA GeForce RTX 3090 Ti", "bf16") == 80e12
-    assert peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989.4e12
-    assert peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
-    assert peak_flops("Tesla V100-SXM2-32GB", "bf16") is None
-    assert peak_flops("cpu", "fp32") is None

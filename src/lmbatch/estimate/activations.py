@@ -1,0 +1,114 @@
+"""What a forward pass keeps for the backward pass, in bytes.
+
+The way of counting is that of Korthikanti et al. (arXiv:2205.05198, section 4): the tensors that autograd saves, block
+by block. The blocks are those of transformers, whose gelu is made of single operations and whose residual stream stays
+in float32 under autocast; attention is sdpa or flash, so that no T × T matrix is kept, but for BLOOM's own. Under
+autocast every matrix product keeps its own 16-bit copy of its input, and on a GPU norms and powers are done in float32
+(https://docs.pytorch.org/docs/stable/amp.html, "CUDA Ops that can autocast to float32").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmbatch.estimate.shape import ModelShape
+
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Rules:
+    """``compute``: bytes of a number in a matrix product. ``on_gpu``: CUDA's rules, else those of the CPU."""
+
+    compute: int
+    on_gpu: bool = True
+
+    @property
+    def mixed(self) -> bool:
+        """Is it autocast over weights in float32?"""
+        return self.compute < _FLOAT
+
+    @property
+    def mask(self) -> int:
+        """Bytes of one place in the mask of dropout."""
+        return 1 if self.on_gpu else self.compute
+
+    def inputs(self, width: int, products: int) -> int:
+        """A norm's output, which goes into ``products`` matrix products."""
+        return self.compute * width * products if self.mixed else _FLOAT * width
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes: ``layer`` of one block for each token, ``rest`` of all else for each token, ``boundary`` what a block
+    that is computed again begins with."""
+
+    layer: float
+    rest: float
+    boundary: float
+
+
+def kept_bytes(shape: ModelShape, sequence: int, rules: Rules) -> Kept:
+    """Of one token in a sample of ``sequence`` tokens, logits apart."""
+    boundary = float(_FLOAT * shape.hidden)
+    if shape.block == "traced":
+        return Kept((shape.traced or 0) / sequence / shape.layers, 0.0, boundary)
+    layer = {"gpt2": _gpt2, "gated": _gated, "bloom": _bloom, "bert": _bert}[shape.block](shape, sequence, rules)
+    return Kept(layer, _rest(shape, rules), boundary)
+
+
+def _norm(shape: ModelShape, rules: Rules, products: int) -> int:
+    """A layer norm: its input, mean and deviation, and its output, which only the products keep."""
+    return _FLOAT * shape.hidden + 2 * _FLOAT + rules.inputs(shape.hidden, products)
+
+
+def _rms_norm(shape: ModelShape, rules: Rules, products: int) -> int:
+    """Made of single operations: its input, the root, the normal values; the output is kept by the products."""
+    return 2 * _FLOAT * shape.hidden + _FLOAT + rules.inputs(shape.hidden, products)
+
+
+def _attention(shape: ModelShape, rules: Rules) -> int:
+    """sdpa: queries, keys, values, its output (which is the next product's input), a sum for each row."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    return rules.compute * (2 * queries + 2 * keys) + _FLOAT * shape.heads
+
+
+def _masks(shape: ModelShape, rules: Rules) -> int:
+    return 2 * rules.mask * shape.hidden if shape.dropout else 0
+
+
+def _gpt2(shape: ModelShape, sequence: int, rules: Rules) -> float:
+    # gelu_new: of x³ its base, tanh's result, x/2, 1 + tanh, and the product's input. CUDA's power is float32.
+    wide = _FLOAT if rules.on_gpu else rules.compute
+    gelu = (3 * wide + 2 * rules.compute) * shape.inner
+    return 2 * _norm(shape, rules, 1) + _attention(shape, rules) + gelu + _masks(shape, rules)
+
+
+def _gated(shape: ModelShape, sequence: int, rules: Rules) -> float:
+    mlp = 4 * rules.compute * shape.inner  # the gate before and after silu, what it lets through, their product
+    return _rms_norm(shape, rules, 3) + _rms_norm(shape, rules, 2) + _attention(shape, rules) + mlp
+
+
+def _bloom(shape: ModelShape, sequence: int, rules: Rules) -> float:
+    # Whole matrices of attention: the softmax in float32, and a copy in 16 bits where products are.
+    square = shape.heads * sequence * (_FLOAT + (rules.compute if rules.mixed else 0))
+    attention = square + 4 * rules.compute * shape.heads * shape.head_dim
+    return 2 * _norm(shape, rules, 1) + attention + 2 * rules.compute * shape.inner + _masks(shape, rules)
+
+
+def _bert(shape: ModelShape, sequence: int, rules: Rules) -> float:
+    norms = _norm(shape, rules, 3) + _norm(shape, rules, 1)
+    return norms + _attention(shape, rules) + 2 * rules.compute * shape.inner + _masks(shape, rules)
+
+
+def _rest(shape: ModelShape, rules: Rules) -> float:
+    """The last norm and the head; of the embedding, its dropout's mask."""
+    mask = rules.mask * shape.hidden if shape.dropout else 0
+    match shape.block:
+        case "gated":
+            return _rms_norm(shape, rules, 1)
+        case "bert":  # a dense layer with gelu before the norm of the head, and a norm behind the embedding
+            return 2 * _norm(shape, rules, 1) + 2 * rules.compute * shape.hidden + mask
+        case "bloom":
+            return 2 * _norm(shape, rules, 1) - rules.inputs(shape.hidden, 1)
+    return _norm(shape, rules, 1) + mask
