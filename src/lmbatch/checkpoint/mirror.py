@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from lmbatch.checkpoint import records
 from lmbatch.checkpoint.attempts import attempt_in_progress
 from lmbatch.checkpoint.behind import Behind
 from lmbatch.checkpoint.commit import publish_receipt
@@ -158,6 +159,7 @@ class Mirror:
             self.store.put_file(file.key, local.root / file.key)
             if file is receipt.files[0]:
                 reached(Stage.MID_UPLOAD)
+        records.push(self.store, local.root, receipt.facts.step)
         reached(Stage.AFTER_UPLOAD)
         if not self.store.publish(key, receipt.to_json()):
             raise CheckpointError(f"{self.store.uri}/{key}: another run has committed this step meanwhile")
@@ -200,7 +202,8 @@ class Mirror:
         found = Inventory.of(self.store)
         evidence = list(found.evidence(self._losses(), 0, check=bool))
         kept = reasons_to_keep(evidence, self._rule) | {uploaded: ("newest",)}
-        delete_remote(self.store, found, removable(found, kept))
+        if delete_remote(self.store, found, removable(found, kept)):
+            records.sweep(self.store)
         newest = sorted(one.step for one in evidence if one.valid)[-self._rule.newest :]
         if len(newest) == self._rule.newest:
             self._sweep(found, before=min(newest[0], uploaded))

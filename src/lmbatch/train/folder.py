@@ -10,7 +10,7 @@ from typing import Any
 
 from lmbatch.config import RunConfig, TrainConfig, dump_yaml
 from lmbatch.errors import TokenizerError
-from lmbatch.store import Store
+from lmbatch.store import Store, open_store
 from lmbatch.store.manifest import TOKENIZER_PREFIX, Manifest, to_json
 from lmbatch.train.records import replace_file
 
@@ -77,6 +77,11 @@ class RunFolder:
             target = self.tokenizer / entry.key.removeprefix(TOKENIZER_PREFIX)
             target.parent.mkdir(parents=True, exist_ok=True)
             replace_file(target, data)
+
+
+def open_mirror(config: TrainConfig) -> Store | None:
+    """Where committed checkpoints and the run's records are copied to; None if the config names no store for them."""
+    return open_store(f"{config.save.store.rstrip('/')}/{config.run.name}") if config.save.store else None
 
 
 def check_tokenizer(config: TrainConfig, manifest: Manifest) -> None:

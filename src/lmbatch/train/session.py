@@ -17,6 +17,7 @@ from lmbatch.errors import StopRequested
 from lmbatch.train import TrainResult
 from lmbatch.train.attempts import AttemptLog
 from lmbatch.train.folder import RunFolder
+from lmbatch.train.lost_disk import keep_last_records, restore_records
 from lmbatch.train.stop import StopFlag
 
 # A requeued job may start while the preempted one is still saving.
@@ -44,7 +45,9 @@ def run_attempt(config: TrainConfig, stop: StopFlag, *, started: float | None = 
         if os.environ.get("RANK", "0") == "0":
             stack.enter_context(RunLock(folder.path, wait_seconds=LOCK_WAIT_SECONDS))
             stop.watch(folder.stop)
+            restore_records(config, folder)
             ledger = _open_ledger(config, folder)
+            stack.callback(lambda: keep_last_records(config, folder, standing.saved))
         try:
             stop.check()
             from lmbatch.train.worker import train_run

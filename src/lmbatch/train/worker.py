@@ -35,7 +35,7 @@ from lmbatch.train.base import resolve_base
 from lmbatch.train.compute import prepare_model
 from lmbatch.train.engine import Engine
 from lmbatch.train.evaluate import Validation
-from lmbatch.train.folder import RunFolder, check_tokenizer
+from lmbatch.train.folder import RunFolder, check_tokenizer, open_mirror
 from lmbatch.train.guards import Guard
 from lmbatch.train.loop import Hooks, Loop, Position
 from lmbatch.train.metrics import read_metrics, training_rows
@@ -113,10 +113,9 @@ class Worker:
 
     def _open_checkpoints(self) -> Checkpoints:
         save = self._config.save
-        mirror = open_store(f"{save.store.rstrip('/')}/{self._config.run.name}") if save.store else None
         return Checkpoints(
             open_store(str(self._folder.path)), keep=save.keep, keep_every=save.keep_every, keep_best=save.keep_best,
-            losses=lambda: dict(self._losses), mirror=mirror,
+            losses=lambda: dict(self._losses), mirror=open_mirror(self._config),
         )  # fmt: skip
 
     def _resolve_base(self, checkpoints: Checkpoints, data: TokenData) -> None:
