@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "train": {"config", "store", "tokens", "loader", "estimate", "model", "checkpoint", "infer"},
     "launch": {"config", "store", "corpus", "tokens", "shards", "preprocess", "checkpoint", "train"},
     "report": {"config", "store", "preprocess", "estimate", "checkpoint", "train"},
+    "simulate": {"config", "store", "preprocess", "checkpoint", "train", "launch"},
     "cli": {
         "config",
         "store",
@@ -43,6 +44,7 @@ MAY_IMPORT = {
         "estimate",
         "launch",
         "report",
+        "simulate",
         "checkpoint",
         "train",
         "infer",
@@ -101,6 +103,6 @@ def test_help_of_the_whole_loads_next_to_nothing() -> None:
 def test_the_login_node_half_imports_without_torch() -> None:
     code = (
         "import lmbatch.launch, lmbatch.report, lmbatch.preprocess, lmbatch.loader, lmbatch.shards, "
-        "lmbatch.checkpoint, lmbatch.estimate.prediction, lmbatch.train.planning"
+        "lmbatch.checkpoint, lmbatch.estimate.prediction, lmbatch.train.planning, lmbatch.simulate"
     )
     assert not loaded_by(code) & set(HEAVY)

@@ -26,6 +26,7 @@ VERBS = {
     "corpus": ("lmbatch.cli.corpus", "Get a corpus that can be had by name; show what a corpus config would read."),
     "tokenizer": ("lmbatch.cli.tokenizer", "Train a tokenizer on a corpus, or look at one."),
     "plan": ("lmbatch.cli.plan", "Say what a job would do, before it is run."),
+    "simulate": ("lmbatch.cli.simulate", "Play a large job through before it is run: goodput, losses, load."),
     "preprocess": ("lmbatch.cli.preprocess", "Turn a raw corpus into verified token shards in a store."),
     "task": ("lmbatch.cli.task", "Do named tasks of a stored plan, here and now."),
     "verify": ("lmbatch.cli.verify", "Re-read every byte of a store against its receipts and manifest."),

@@ -35,7 +35,7 @@ class PreprocessCase:
     costs: Costs
     nodes: Nodes = field(default_factory=Nodes)
     hours_between_preemptions: float = math.inf  # of one running element
-    limits: Limits = Limits(array=1001, jobs=10_000)  # Slurm's defaults
+    limits: Limits = field(default_factory=lambda: Limits(array=1001, jobs=10_000))  # Slurm's defaults
     latency: float = 0.02
     command: float = 0.1
     seed: int = 0
@@ -126,9 +126,9 @@ def _drive(run: StageRun) -> str | None:
 def _plan(config: PreprocessConfig, case: PreprocessCase) -> Plan:
     """A plan of tasks of one size. It was never made from files, so it is not checked as one of a store would be."""
     tasks = tuple(
-        Task(id=f"task-{number:06d}", pieces=(PlannedPiece(file=0, start=0, end=case.task_bytes, bytes=case.task_bytes),))
+        Task(
+            id=f"task-{number:06d}", pieces=(PlannedPiece(file=0, start=0, end=case.task_bytes, bytes=case.task_bytes),)
+        )
         for number in range(case.tasks)
     )
-    return Plan(
-        config=config, raw="memory://raw", tokenizer=_TOKENIZER, dtype="uint16", files=(), tasks=tasks
-    ).sealed()
+    return Plan(config=config, raw="memory://raw", tokenizer=_TOKENIZER, dtype="uint16", files=(), tasks=tasks).sealed()

@@ -1,7 +1,7 @@
 """A Slurm that runs array jobs on simulated nodes: the queue, the throttles, accounting, and what breaks.
 
-It answers the driver through the interface of `SlurmCommands`, so that the real backend cannot tell the difference. What
-an element does is for its ``work`` to say: the cluster starts it, takes it away, and is told when it has ended.
+It answers the driver through the interface of `SlurmCommands`, so that the real backend cannot tell the difference.
+What an element does is not its business: the cluster starts it, takes it away, and is told when it has ended.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from lmbatch.config import SlurmSite
 from lmbatch.launch.backend import TaskBatch
@@ -66,7 +67,7 @@ class Cluster:
         self._numbers = itertools.count(1)
         self._planned = False
         for node in range(nodes.count):
-            world.after(chance.wait(nodes.hours_between_failures), lambda node=node: self._fail(node))
+            world.after(chance.wait(nodes.hours_between_failures), partial(self._fail, node))
 
     def submit(self, submission: Submission, name: str) -> list[str]:
         """A new array; the ids of its elements."""
@@ -113,9 +114,9 @@ class Cluster:
         self.counts["node failures"] += 1
         for element in [one for one in self.elements.values() if one.node == node and one.state == "RUNNING"]:
             element.life += 1  # nothing of it goes on
-            self.world.after(self.nodes.detect, lambda element=element, life=element.life: self._lost(element, life))
+            self.world.after(self.nodes.detect, partial(self._lost, element, element.life))
         self._free[node] -= self.nodes.places  # until it is back
-        self.world.after(self.nodes.repair, lambda: self._repaired(node))
+        self.world.after(self.nodes.repair, partial(self._repaired, node))
 
     def _lost(self, element: Element, life: int) -> None:
         if element.life == life and element.id in self.elements:
@@ -123,7 +124,7 @@ class Cluster:
 
     def _repaired(self, node: int) -> None:
         self._free[node] += self.nodes.places
-        self.world.after(self._chance.wait(self.nodes.hours_between_failures), lambda: self._fail(node))
+        self.world.after(self._chance.wait(self.nodes.hours_between_failures), partial(self._fail, node))
         self._plan()
 
     def requeue(self, element: Element) -> None:
@@ -131,7 +132,7 @@ class Cluster:
         self.counts["requeues"] += 1
         self._release(element)
         element.state, element.node = "PENDING", -1
-        self.world.after(self.nodes.requeue, lambda life=element.life: self._wait_again(element, life))
+        self.world.after(self.nodes.requeue, partial(self._wait_again, element, element.life))
 
     def _wait_again(self, element: Element, life: int) -> None:
         if element.life == life and element.id in self.elements:
@@ -159,8 +160,7 @@ class Cluster:
         element.array.running += 1
         self._free[node] -= 1
         self.counts["starts"] += 1
-        life = element.life
-        self.world.after(self._chance.wait(self._preemption), lambda: self._preempt(element, life))
+        self.world.after(self._chance.wait(self._preemption), partial(self._preempt, element, element.life))
         self._start(element)
 
     def _preempt(self, element: Element, life: int) -> None:

@@ -19,7 +19,7 @@ _FIRST_BEAT = 1.0  # as `preprocess.pulse` has it
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What work costs. ``startup`` and ``skip`` (a task that is done already) in seconds, ``bytes_per_second`` of input.
+    """What work costs. ``startup`` and ``skip`` (a task that is done already) in seconds, the speed in bytes of input.
 
     ``spread`` is how much tasks of one size differ (`Chance.around`); ``requests`` go to the stores for a task.
     ``deaths`` is the share of tasks whose process dies at them (too little memory, a bad node, a bug).
