@@ -21,20 +21,24 @@ from lmbatch.cli.preprocess import load_site, site_option
 from lmbatch.config import PreprocessConfig, TrainConfig, load_config
 from lmbatch.config.base import parse_bytes
 from lmbatch.errors import UsageError
+from lmbatch.preprocess import Plan, load_plan
 from lmbatch.simulate import (
     PreprocessCase,
     PreprocessOutcome,
     TrainCase,
     TrainOutcome,
+    imagined_plan,
     simulate_preprocess,
     simulate_training,
 )
 from lmbatch.simulate.machines import Nodes
 from lmbatch.simulate.workers import Costs
+from lmbatch.store import open_store
 
 PREPROCESS_EPILOG = """\b
 Examples:
   lmbatch simulate preprocess --config configs/corpora/wudao.yaml --site configs/sites/example.yaml --tasks 10000
+  lmbatch plan preprocess --config C --save && lmbatch simulate preprocess --plan s3://bucket/wudao --site S
   lmbatch simulate preprocess --config C --site S --tasks 10000 --nodes 64 --places 16 --node-failure-hours 4000 \\
     --preemption-hours 24 --deaths 0.001
 
@@ -72,7 +76,8 @@ def command() -> None:
 
 
 @command.command(epilog=PREPROCESS_EPILOG)
-@config_option
+@click.option("--config", "config_path", type=click.Path(dir_okay=False), help="Corpus config, for --tasks.")
+@click.option("--plan", "planned", metavar="STORE", help="The plan in this store, instead of --config and --tasks.")
 @site_option
 @click.option("--tasks", default=10_000, show_default=True, help="Tasks of the corpus.")
 @click.option("--task-bytes", help="Input of each; default: tasks.bytes of the config.")
@@ -90,33 +95,40 @@ def command() -> None:
 @set_option
 @json_option
 def preprocess(
-    config_path: str, site: str | None, tasks: int, task_bytes: str | None, speed: str, startup_seconds: float,
+    config_path: str | None, planned: str | None, site: str | None, tasks: int, task_bytes: str | None,
+    speed: str, startup_seconds: float,
     nodes: int, places: int, deaths: float, preemption_hours: float, node_failure_hours: float, repair_hours: float,
     detect_seconds: float, requeue_seconds: float, seed: int, sets: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Play the tokenizing of a corpus through, as array jobs of a Slurm site."""
-    config = load_config(PreprocessConfig, config_path, list(sets))
     case = PreprocessCase(
-        tasks, _size("--task-bytes", task_bytes) if task_bytes else config.tasks.bytes,
         Costs(_size("--speed", speed), startup=startup_seconds, deaths=deaths),
         Nodes(nodes, places, node_failure_hours, repair_hours * 3600, detect_seconds, requeue_seconds),
         hours_between_preemptions=preemption_hours, seed=seed,
     )  # fmt: skip
+    plan = load_plan(open_store(planned)) if planned else _imagined(config_path, sets, tasks, task_bytes)
     with progress_bar("simulation", "tasks") as update:
         outcome = simulate_preprocess(
-            config, load_site(site).slurm, case, lambda now: update(now.tasks_done, now.tasks, f"{now.running} batches")
+            plan, load_site(site).slurm, case, lambda now: update(now.tasks_done, now.tasks, f"{now.running} batches")
         )
     if as_json:
         print_json(outcome.to_dict())
     else:
-        _show_preprocess(outcome, case)
+        _show_preprocess(outcome)
 
 
-def _show_preprocess(outcome: PreprocessOutcome, case: PreprocessCase) -> None:
+def _imagined(config_path: str | None, sets: Sequence[str], tasks: int, task_bytes: str | None) -> Plan:
+    if config_path is None:
+        raise UsageError("give --config, or --plan with a store that holds a plan")
+    config = load_config(PreprocessConfig, config_path, list(sets))
+    return imagined_plan(config, tasks, _size("--task-bytes", task_bytes) if task_bytes else config.tasks.bytes)
+
+
+def _show_preprocess(outcome: PreprocessOutcome) -> None:
     print_table(
         ("", ""),
         [
-            ("tasks done", f"{outcome.done:,} of {outcome.tasks:,} ({human_bytes(case.task_bytes)} each)"),
+            ("tasks done", f"{outcome.done:,} of {outcome.tasks:,} ({human_bytes(outcome.input_bytes)})"),
             ("tasks begun", f"{outcome.tried:,}"),
             ("time", f"{human_seconds(outcome.seconds)} (without starts, waits and failures: "
                      f"{human_seconds(outcome.ideal_seconds)})"),
@@ -169,8 +181,8 @@ def train(
     given = load_config(TrainConfig, config_path, list(sets))
     case = TrainCase(
         Nodes(where.nodes, 1, node_failure_hours, detect=detect_seconds, requeue=requeue_seconds),
-        days=days, steps=steps or given.steps, step=step_seconds, stall=stall_seconds, write=write_seconds, startup=startup_seconds,
-        queue=queue_seconds, checkpoint_bytes=_size("--checkpoint-bytes", checkpoint_bytes),
+        days=days, steps=steps or given.steps, step=step_seconds, stall=stall_seconds, write=write_seconds,
+        startup=startup_seconds, queue=queue_seconds, checkpoint_bytes=_size("--checkpoint-bytes", checkpoint_bytes),
         hours_between_preemptions=preemption_hours, hours_between_hangs=hang_hours, damage=damage, bad_node=bad_nodes,
         seed=seed,
     )  # fmt: skip

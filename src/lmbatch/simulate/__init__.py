@@ -13,7 +13,7 @@ Nothing here decides when to save, what to submit again, where to go on or when 
 does it here. Only time, machines and their failures are made up, from a seed.
 """
 
-from lmbatch.simulate.preprocess import PreprocessCase, PreprocessOutcome, simulate_preprocess
+from lmbatch.simulate.preprocess import PreprocessCase, PreprocessOutcome, imagined_plan, simulate_preprocess
 from lmbatch.simulate.training import TrainCase, TrainOutcome, simulate_training
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "PreprocessOutcome",
     "TrainCase",
     "TrainOutcome",
+    "imagined_plan",
     "simulate_preprocess",
     "simulate_training",
 ]

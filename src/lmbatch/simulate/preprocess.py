@@ -30,8 +30,6 @@ _TOKENIZER = TokenizerEntry(fingerprint="simulated", size=2, largest_id=1, eod_t
 class PreprocessCase:
     """What is simulated. ``latency`` is what a request of the driver to the store takes, ``command`` one to Slurm."""
 
-    tasks: int
-    task_bytes: int
     costs: Costs
     nodes: Nodes = field(default_factory=Nodes)
     hours_between_preemptions: float = math.inf  # of one running element
@@ -41,8 +39,8 @@ class PreprocessCase:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.tasks < 1 or self.task_bytes < 1 or self.costs.bytes_per_second <= 0:
-            raise UsageError("a simulation needs one task at least, of one byte at least, and a speed above 0")
+        if self.costs.bytes_per_second <= 0:
+            raise UsageError("a simulation needs a speed above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +52,7 @@ class PreprocessOutcome:
     """
 
     tasks: int
+    input_bytes: int
     done: int
     tried: int
     seconds: float
@@ -74,12 +73,14 @@ class PreprocessOutcome:
 
 
 def simulate_preprocess(
-    config: PreprocessConfig, site: SlurmSite, case: PreprocessCase,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-) -> PreprocessOutcome:  # fmt: skip
-    """Run the tokenize stage of a corpus of ``case.tasks`` tasks to its end. The same seed gives the same outcome."""
+    plan: Plan, site: SlurmSite, case: PreprocessCase, on_progress: Callable[[Progress], None] = lambda _: None
+) -> PreprocessOutcome:
+    """Do the tasks of a plan (of its last stage, if it has several). The same seed gives the same outcome.
+
+    Nothing of the plan's input or store is touched.
+    """
     world, objects = World(), dict[str, bytes]()
-    plan, chance = _plan(config, case), Chance(case.seed)
+    config, chance = plan.config, Chance(case.seed)
     theirs = SimulatedStore(objects)
     workers = Workers(
         world, theirs, {task.id: task for task in plan.tasks}, case.costs, chance, plan=plan.fingerprint,
@@ -95,10 +96,11 @@ def simulate_preprocess(
         backend = SlurmBackend(Path(folder), site, slurm, give=slurm.give, clock=world)
         run = StageRun(mine, plan, Stage("tokenize", plan.tasks), backend, Path(folder), on_progress, world)
         failed = _drive(run)
-    work = case.tasks * case.task_bytes / case.costs.bytes_per_second
-    places = min(site.max_parallel, case.nodes.count * case.nodes.places, case.tasks)
+    work = plan.input_bytes / case.costs.bytes_per_second
+    places = min(site.max_parallel, case.nodes.count * case.nodes.places, len(plan.tasks))
     return PreprocessOutcome(
-        tasks=case.tasks,
+        tasks=len(plan.tasks),
+        input_bytes=plan.input_bytes,
         done=run.tally.tasks,
         tried=workers.tried,
         seconds=world.now,
@@ -123,12 +125,11 @@ def _drive(run: StageRun) -> str | None:
     return None
 
 
-def _plan(config: PreprocessConfig, case: PreprocessCase) -> Plan:
-    """A plan of tasks of one size. It was never made from files, so it is not checked as one of a store would be."""
-    tasks = tuple(
-        Task(
-            id=f"task-{number:06d}", pieces=(PlannedPiece(file=0, start=0, end=case.task_bytes, bytes=case.task_bytes),)
-        )
-        for number in range(case.tasks)
-    )
-    return Plan(config=config, raw="memory://raw", tokenizer=_TOKENIZER, dtype="uint16", files=(), tasks=tasks).sealed()
+def imagined_plan(config: PreprocessConfig, tasks: int, size: int) -> Plan:
+    """A plan of so many tasks of ``size`` bytes each, for which there need be no input."""
+    if tasks < 1 or size < 1:
+        raise UsageError("a simulation needs one task at least, of one byte at least")
+    piece = PlannedPiece(file=0, start=0, end=size, bytes=size)
+    named = tuple(Task(id=f"task-{number:06d}", pieces=(piece,)) for number in range(tasks))
+    plan = Plan(config=config, raw="memory://raw", tokenizer=_TOKENIZER, dtype="uint16", files=(), tasks=named)
+    return plan.sealed()

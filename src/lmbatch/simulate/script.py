@@ -15,7 +15,8 @@ from lmbatch.launch.sbatch import training_script
 _SECONDS = 60.0
 # srun trains, or looks at the nodes; a notice comes to the shell while it trains. python judges what was looked at.
 _STAND_INS = {
-    "srun": """case "$*" in *preflight*) exit 0 ;; esac
+    "srun": """trap : USR2
+case "$*" in *preflight*) exit 0 ;; esac
 [ -z "$SIMULATED_NOTICE" ] || { kill -USR2 "$PPID"; sleep 0.2; }
 exit "$SIMULATED_CODE"
 """,

@@ -106,7 +106,7 @@ def simulate_training(
     """
     memory = Path("/dev/shm")  # noqa: S108  (thousands of commits, each of which is forced to the disk)
     with tempfile.TemporaryDirectory(prefix="lmbatch-simulation-", dir=memory if memory.is_dir() else None) as folder:
-        return _Month(config, site, case, Path(folder), on_progress).run()
+        return Month(config, site, case, Path(folder), on_progress).run()
 
 
 @dataclass(slots=True)
@@ -130,7 +130,7 @@ class _Pending:
 
 
 @dataclass
-class _Month:
+class Month:
     """One run, from its first job to the end of the simulation."""
 
     config: TrainConfig
