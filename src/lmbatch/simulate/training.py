@@ -160,7 +160,10 @@ class Month:
         self.end = self.case.days * _DAY
         self.total = self.case.steps or _NEVER
         self.mirror = SimulatedStore({}) if self.config.save.store else None
-        self.checkpoints = Checkpoints(open_store(str(self.folder)), keep=self.config.save.keep, mirror=self.mirror)
+        save = self.config.save
+        self.checkpoints = Checkpoints(
+            open_store(str(self.folder)), keep=save.keep, keep_every=save.keep_every, mirror=self.mirror
+        )
 
     def run(self) -> TrainOutcome:
         """Job after job."""
