@@ -1,4 +1,4 @@
-"""The simulation against a real cluster: the same plan at the same site is dealt out as the real driver has dealt it."""
+"""The simulation against a real cluster: the same plan at the same site is dealt out as by the real driver."""
 
 from __future__ import annotations
 
