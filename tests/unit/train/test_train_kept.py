@@ -33,7 +33,7 @@ def test_the_best_and_the_pinned_stay_over_a_resume(tmp_path: Path, worse_and_wo
     train(tiny_config(corpus, tmp_path, **settings, steps=15))
     assert saved_steps(tmp_path / "tiny") == [5, 10, 15]
     pin(LocalStore(tmp_path / "tiny"), 10)
-    train(tiny_config(corpus, tmp_path, **settings, steps=30))
+    train(tiny_config(corpus, tmp_path, **settings, steps=30, run={"accept_changes": True}))
     losses = validation_losses(read_metrics(tmp_path / "tiny"))
     assert min(losses, key=losses.__getitem__) == 5
     assert saved_steps(tmp_path / "tiny") == [5, 10, 25, 30]
