@@ -17,6 +17,7 @@ _PARTS = {
     "copies": "16-bit weights of autocast",
     "activations": "kept for the backward pass",
     "logits": "of cross-entropy's backward pass",
+    "recomputed": "a block that is computed again, when the logits are gone",
     "update": "temporaries of the optimizer's step, when the passes are over",
     "context": "CUDA, cuBLAS, NCCL (assumed)",
     "reserve": "fragmentation (assumed: 5 %)",

@@ -2,14 +2,14 @@
 
 The way of counting is that of Korthikanti et al. (arXiv:2205.05198, section 4): the tensors that autograd saves, block
 by block. The blocks are those of transformers, whose gelu is made of single operations and whose residual stream stays
-in float32 under autocast; attention is sdpa or flash, so that no T × T matrix is kept, but for BLOOM's own. Under
+in float32 under autocast; sdpa and flash attention keep no T × T matrix, eager attention and BLOOM's own do. Under
 autocast every matrix product keeps its own 16-bit copy of its input, and on a GPU norms and powers are done in float32
 (https://docs.pytorch.org/docs/stable/amp.html, "CUDA Ops that can autocast to float32").
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lmbatch.estimate.shape import ModelShape
 
@@ -18,10 +18,12 @@ _FLOAT = 4
 
 @dataclass(frozen=True)
 class Rules:
-    """``compute``: bytes of a number in a matrix product. ``on_gpu``: CUDA's rules, else those of the CPU."""
+    """``compute``: bytes of a number in a matrix product. ``on_gpu``: CUDA's rules, else those of the CPU. ``eager``:
+    attention by plain matrices."""
 
     compute: int
     on_gpu: bool = True
+    eager: bool = False
 
     @property
     def mixed(self) -> bool:
@@ -67,10 +69,23 @@ def _rms_norm(shape: ModelShape, rules: Rules, products: int) -> int:
     return 2 * _FLOAT * shape.hidden + _FLOAT + rules.inputs(shape.hidden, products)
 
 
-def _attention(shape: ModelShape, rules: Rules) -> int:
-    """sdpa: queries, keys, values, its output (which is the next product's input), a sum for each row."""
+def _attention(shape: ModelShape, sequence: int, rules: Rules) -> int:
+    """sdpa: queries, keys, values, its output (which is the next product's input), a sum for each row; in eager
+    attention whole matrices in place of the sum, and on a CPU in sdpa too where it has dropout."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    return rules.compute * (2 * queries + 2 * keys) + _FLOAT * shape.heads
+    output = rules.compute * queries
+    if rules.eager or (shape.attention_dropout and not rules.on_gpu):
+        inputs = rules.compute if rules.eager else _FLOAT
+        return inputs * (queries + 2 * keys) + output + shape.heads * sequence * _matrices(shape, rules)
+    return rules.compute * (queries + 2 * keys) + output + _FLOAT * shape.heads
+
+
+def _matrices(shape: ModelShape, rules: Rules) -> int:
+    """Bytes for each place of the attention's matrix: the softmax in float32, then what goes into the product."""
+    product = rules.compute if rules.mixed or shape.attention_dropout else 0
+    if not rules.eager:  # sdpa without a fused kernel: all in float32
+        return 3 * _FLOAT
+    return _FLOAT + product + (rules.mask if shape.attention_dropout else 0)
 
 
 def _masks(shape: ModelShape, rules: Rules) -> int:
@@ -81,24 +96,23 @@ def _gpt2(shape: ModelShape, sequence: int, rules: Rules) -> float:
     # gelu_new: of x³ its base, tanh's result, x/2, 1 + tanh, and the product's input. CUDA's power is float32.
     wide = _FLOAT if rules.on_gpu else rules.compute
     gelu = (3 * wide + 2 * rules.compute) * shape.inner
-    return 2 * _norm(shape, rules, 1) + _attention(shape, rules) + gelu + _masks(shape, rules)
+    return 2 * _norm(shape, rules, 1) + _attention(shape, sequence, rules) + gelu + _masks(shape, rules)
 
 
 def _gated(shape: ModelShape, sequence: int, rules: Rules) -> float:
     mlp = 4 * rules.compute * shape.inner  # the gate before and after silu, what it lets through, their product
-    return _rms_norm(shape, rules, 3) + _rms_norm(shape, rules, 2) + _attention(shape, rules) + mlp
+    return _rms_norm(shape, rules, 3) + _rms_norm(shape, rules, 2) + _attention(shape, sequence, rules) + mlp
 
 
 def _bloom(shape: ModelShape, sequence: int, rules: Rules) -> float:
-    # Whole matrices of attention: the softmax in float32, and a copy in 16 bits where products are.
-    square = shape.heads * sequence * (_FLOAT + (rules.compute if rules.mixed else 0))
-    attention = square + 4 * rules.compute * shape.heads * shape.head_dim
+    # Its attention is always made of whole matrices, and of contiguous copies of queries, keys and values.
+    attention = _attention(shape, sequence, replace(rules, eager=True))
     return 2 * _norm(shape, rules, 1) + attention + 2 * rules.compute * shape.inner + _masks(shape, rules)
 
 
 def _bert(shape: ModelShape, sequence: int, rules: Rules) -> float:
     norms = _norm(shape, rules, 3) + _norm(shape, rules, 1)
-    return norms + _attention(shape, rules) + 2 * rules.compute * shape.inner + _masks(shape, rules)
+    return norms + _attention(shape, sequence, rules) + 2 * rules.compute * shape.inner + _masks(shape, rules)
 
 
 def _rest(shape: ModelShape, rules: Rules) -> float:

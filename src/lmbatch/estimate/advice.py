@@ -42,7 +42,7 @@ def _steps(setting: Setting) -> Iterator[tuple[str, Setting]]:
     """The setting, each time with one change more; a change that is made already is left out."""
     now = setting
     yield "", now
-    if not now.chunk and now.masked is None:
+    if not now.chunk and now.micro * now.sequence > _CHUNK:
         now = replace(now, chunk=_CHUNK)
         yield f"compute.loss_chunk_tokens={_CHUNK}", now
     if not now.checkpointing:

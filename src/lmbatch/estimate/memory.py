@@ -39,7 +39,8 @@ class Setting:
 
     ``micro`` samples of ``sequence`` tokens at once on each of ``world`` processes; ``compute`` bytes of a number in a
     matrix product; ``chunk`` tokens have their logits at once (0: all); ``masked`` is the share of tokens that a
-    masked model predicts; ``fused`` tells whether the optimizer makes no temporaries.
+    masked model predicts, and has logits of; ``fused`` tells whether the optimizer makes no temporaries, ``eager``
+    whether attention is made of plain matrices.
     """
 
     sequence: int
@@ -51,12 +52,14 @@ class Setting:
     checkpointing: bool = False
     chunk: int = 0
     fused: bool = False
+    eager: bool = False
     masked: float | None = None
 
 
 class Memory(Section):
-    """Bytes on the device of one process. ``copies`` are autocast's 16-bit weights, ``update`` the temporaries of the
-    optimizer's step, ``context`` what the driver takes, ``reserve`` what fragmentation may cost."""
+    """Bytes on the device of one process. ``copies`` are autocast's 16-bit weights, ``recomputed`` a block that was
+    forgotten, ``update`` the temporaries of the optimizer's step, ``context`` what the driver takes, ``reserve`` what
+    fragmentation may cost. Logits, a block that is computed again and an update are never there at once."""
 
     weights: int
     gradients: int
@@ -64,6 +67,7 @@ class Memory(Section):
     copies: int
     activations: int
     logits: int
+    recomputed: int
     buffers: int
     update: int
     context: int
@@ -77,7 +81,7 @@ class Memory(Section):
     @property
     def tensors(self) -> int:
         """Bytes of all tensors at the peak."""
-        return self.held + max(self.copies + self.activations + self.logits, self.update)
+        return self.held + max(self.copies + self.activations + max(self.logits, self.recomputed), self.update)
 
     @property
     def total(self) -> int:
@@ -88,13 +92,19 @@ class Memory(Section):
 def device_memory(shape: ModelShape, setting: Setting) -> Memory:
     """Of one process, in bytes. More processes never make it more."""
     held = _held(shape, setting)
-    rules = Rules(setting.compute, setting.on_gpu)
-    copies = setting.compute * _whole(shape, setting) if rules.mixed else 0
+    rules = Rules(setting.compute, setting.on_gpu, setting.eager)
     kept = kept_bytes(shape, setting.sequence, rules)
     tokens = setting.micro * setting.sequence
-    layers = shape.layers * kept.boundary + kept.layer if setting.checkpointing else shape.layers * kept.layer
-    parts = {**held, "copies": copies, "activations": int(tokens * (layers + kept.rest)),
-             "logits": _logits(shape, setting), "update": _update(shape, setting)}  # fmt: skip
+    each = kept.boundary if setting.checkpointing else kept.layer
+    parts = {
+        **held,
+        "copies": setting.compute * _copied(shape, setting) if rules.mixed else 0,
+        "activations": int(tokens * (shape.layers * each + kept.rest)),
+        # The block, and two gradients of its widest part on their way through it.
+        "recomputed": int(tokens * (kept.layer + 2 * _FLOAT * shape.inner)) if setting.checkpointing else 0,
+        "logits": _logits(shape, setting),
+        "update": _update(shape, setting),
+    }
     context = (CUDA_CONTEXT + (NCCL if setting.world > 1 else 0)) if setting.on_gpu else 0
     reserve = int(FRAGMENTATION * Memory(**parts, context=0, reserve=0).tensors) if setting.on_gpu else 0
     return Memory(**parts, context=context, reserve=reserve)
@@ -161,22 +171,26 @@ def _live(shape: ModelShape, setting: Setting) -> int:
     return _FLOAT * live if setting.world > 1 else 0
 
 
-def _whole(shape: ModelShape, setting: Setting) -> int:
-    """Weights of matrix products that have a 16-bit copy at once."""
+def _copied(shape: ModelShape, setting: Setting) -> int:
+    """Weights of matrix products that have a 16-bit copy at once: all, as long as blocks are remembered whole."""
+    if setting.checkpointing:
+        return min(shape.multiplied, shape.vocabulary * shape.hidden + shape.block_parameters)
     if setting.engine.name == "deepspeed" and setting.engine.zero_stage == 3 and setting.world > 1:
         return min(shape.multiplied, max(shape.largest_layer, setting.engine.bucket_elements))
     return shape.multiplied
 
 
 def _logits(shape: ModelShape, setting: Setting) -> int:
-    """In the backward pass of cross-entropy: log-probabilities and two gradients in float32. A masked model makes
-    float32 of the rows that count only, but has all of them in the precision of its products."""
+    """Of the tokens that are predicted: in the backward pass of cross-entropy log-probabilities and two gradients in
+    float32. In chunks (model/chunked_loss.py) logits and log-probabilities in float32 and the gradient in the precision
+    of products, and beside them the projection's own gradient, which is made at once."""
     tokens = setting.micro * setting.sequence
-    if setting.masked is not None:
-        counted = int(3 * _FLOAT * setting.masked * tokens)
-        return shape.vocabulary * (counted + setting.compute * tokens)
-    at_once = min(tokens, setting.chunk) if setting.chunk else tokens
-    return 3 * _FLOAT * shape.vocabulary * at_once
+    predicted = tokens if setting.masked is None else int(setting.masked * tokens)
+    mixed = setting.compute if setting.compute < _FLOAT else 0
+    if not setting.chunk:
+        return 3 * _FLOAT * shape.vocabulary * predicted
+    matrix = shape.vocabulary * shape.hidden * (_FLOAT + mixed)
+    return (2 * _FLOAT + mixed) * shape.vocabulary * min(predicted, setting.chunk) + matrix
 
 
 def _update(shape: ModelShape, setting: Setting) -> int:

@@ -70,6 +70,11 @@ def saving(
         upload_seconds=size / speeds.upload if stored else 0.0,
         count=count,
         written=count * size,
-        kept=min(count, config.keep) * size,
+        kept=min(count, _kept(config, steps)) * size,
         requests=count * (_FILES + parts_of(size)) if stored else 0,
     )
+
+
+def _kept(config: SaveConfig, steps: int) -> int:
+    """Checkpoints that stay at the end; one that is kept for two reasons counts twice: an upper bound."""
+    return config.keep + config.keep_best + (steps // config.keep_every if config.keep_every else 0)

@@ -22,8 +22,9 @@ class ModelShape(Section):
     ``heads`` query heads and ``kv_heads`` key/value heads are ``head_dim`` wide, ``inner`` is the width within the
     MLP, ``vocabulary`` the rows of the table. ``parameters`` counts a tied matrix once; ``embedding`` are the tables
     that map tokens and positions to vectors; ``multiplied`` are those that every token is multiplied with (a tied
-    output projection included); ``dropout`` tells whether the residual stream has any. ``traced`` are bytes that one
-    sample keeps for the backward pass, for a ``block`` that has no formula.
+    output projection included); ``dropout`` tells whether the residual stream has any, ``attention_dropout`` the same
+    of the attention's matrix. ``traced`` are bytes that one sample keeps for the backward pass, for a ``block`` that
+    has no formula.
     """
 
     type: str
@@ -39,6 +40,7 @@ class ModelShape(Section):
     embedding: int
     multiplied: int
     dropout: bool
+    attention_dropout: bool = False
     traced: int | None = None
 
     def flops_per_token(self, sequence: int) -> float:
@@ -48,8 +50,12 @@ class ModelShape(Section):
     @property
     def largest_layer(self) -> int:
         """Parameters of one block, or of the table if that is more: what ZeRO 3 must have whole at once."""
-        inside = self.parameters - self.embedding
-        return max(inside // self.layers, self.vocabulary * self.hidden)
+        return max(self.block_parameters, self.vocabulary * self.hidden)
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters of one block, or a little more: the head is shared out over them."""
+        return (self.parameters - self.embedding) // self.layers
 
 
 def palm_flops(multiplied: int, layers: int, width: int, sequence: int) -> float:
@@ -90,8 +96,14 @@ BLOCKS: dict[str, Block] = {
     "gpt2": "gpt2", "llama": "gated", "mistral": "gated", "qwen2": "gated", "bloom": "bloom", "bert": "bert",
     "roberta": "bert",
 }  # fmt: skip
-_DROPOUT = {"gpt2": ("resid_pdrop", 0.1), "bloom": ("hidden_dropout", 0.0), "bert": ("hidden_dropout_prob", 0.1),
-            "roberta": ("hidden_dropout_prob", 0.1)}  # fmt: skip
+_BERT_DROPOUT = (("hidden_dropout_prob", 0.1), ("attention_probs_dropout_prob", 0.1))
+# Of the residual stream and of the attention's matrix: the key, and its value where a config leaves it out.
+_DROPOUT = {
+    "gpt2": (("resid_pdrop", 0.1), ("attn_pdrop", 0.1)),
+    "bloom": (("hidden_dropout", 0.0), ("attention_dropout", 0.0)),
+    "bert": _BERT_DROPOUT,
+    "roberta": _BERT_DROPOUT,
+}
 
 
 def known_shape(kind: str, settings: Mapping[str, Any], *, vocabulary: int, sequence: int) -> ModelShape | None:
@@ -108,12 +120,14 @@ def known_shape(kind: str, settings: Mapping[str, Any], *, vocabulary: int, sequ
     sizes = _Sizes(filled)
     inside, tables = _COUNTS[BLOCKS[kind]](sizes, kind)
     output = 0 if sizes.tied else sizes.vocabulary * sizes.hidden
-    key, default = _DROPOUT.get(kind, ("", 0.0))
+    residual, attention = (
+        settings.get(key, usual) > 0 for key, usual in _DROPOUT.get(kind, (("", 0.0), ("attention_dropout", 0.0)))
+    )
     return ModelShape(
         type=kind, block=BLOCKS[kind], layers=sizes.layers, hidden=sizes.hidden, heads=sizes.heads,
         kv_heads=sizes.kv_heads, head_dim=sizes.head_dim, inner=sizes.inner, vocabulary=sizes.vocabulary,
         parameters=inside + tables + output, embedding=tables, multiplied=inside + sizes.vocabulary * sizes.hidden,
-        dropout=settings.get(key, default) > 0,
+        dropout=residual, attention_dropout=attention,
     )  # fmt: skip
 
 

@@ -12,13 +12,14 @@ from lmbatch.estimate.shape import BLOCKS, ModelShape
 from lmbatch.model.arithmetic import parameter_counts, tied_output
 from lmbatch.model.build import MaskedIds, model_config
 
+_ATTENTION_DROPOUT = ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob")
+
 
 def shape_of(model: PreTrainedModel) -> ModelShape:
     """The shape of a model that is there, on any device. A type without a formula of its own counts as a gated one."""
     config: Any = model.config
     counts = parameter_counts(model)
     heads, hidden = int(config.num_attention_heads), int(config.hidden_size)
-    rates = [getattr(config, key, 0.0) or 0.0 for key in ("resid_pdrop", "hidden_dropout", "hidden_dropout_prob")]
     return ModelShape(
         type=config.model_type,
         block=BLOCKS.get(config.model_type, "gated"),
@@ -32,8 +33,13 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
         parameters=counts.total,
         embedding=counts.embedding,
         multiplied=counts.non_embedding + tied_output(model),
-        dropout=any(rate > 0 for rate in rates),
+        dropout=_any(config, "resid_pdrop", "hidden_dropout", "hidden_dropout_prob"),
+        attention_dropout=_any(config, *_ATTENTION_DROPOUT),
     )
+
+
+def _any(config: Any, *keys: str) -> bool:
+    return any((getattr(config, key, 0.0) or 0.0) > 0 for key in keys)
 
 
 def planned_shape(
@@ -60,7 +66,7 @@ def saved_bytes(auto: Any, config: PreTrainedConfig, sequence: int, compute: int
     but the same operations). Dropout within attention is left out: on a GPU its kernels keep no matrix of it."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    for key in ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"):
+    for key in _ATTENTION_DROPOUT:
         if hasattr(config, key):
             setattr(config, key, 0.0)
     kept: dict[int, torch.UntypedStorage] = {}

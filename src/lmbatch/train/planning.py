@@ -81,7 +81,7 @@ def shape_of_config(config: TrainConfig, vocabulary: int, compute: int) -> Model
 
     Raises UsageError for another type where torch is not installed, ConfigError for a base that cannot be read.
     """
-    model, sequence = _with_base(config.model), config.data.sequence_length
+    model, sequence = _padded(_with_base(config.model), vocabulary), config.data.sequence_length
     shape = known_shape(model.type, model.config, vocabulary=vocabulary, sequence=sequence)
     if shape is not None:
         return shape
@@ -102,6 +102,8 @@ def setting_of(config: TrainConfig, *, world: int, precision: str, on_gpu: bool)
     return Setting(
         sequence=config.data.sequence_length, micro=config.batch.micro, world=world,
         compute=4 if precision == "fp32" else 2, on_gpu=on_gpu, engine=config.engine,
+        checkpointing=config.compute.activation_checkpointing, chunk=config.compute.loss_chunk_tokens,
+        fused=config.compute.fused_optimizer, eager=config.compute.attention == "eager",
         masked=None if config.objective is None else config.objective.mask_share,
     )  # fmt: skip
 
@@ -135,6 +137,13 @@ def _manifest(config: TrainConfig) -> Manifest | None:
         return read_manifest(open_store(config.data.store), config.data.digest)
     except (ConfigError, StoreError):
         return None
+
+
+def _padded(model: ModelConfig, vocabulary: int) -> ModelConfig:
+    """The tables with the rows that ``pad_vocab_to_multiple`` adds."""
+    rows, multiple = int(model.config.get("vocab_size", vocabulary)), model.pad_vocab_to_multiple or 1
+    settings = {**model.config, "vocab_size": -(-rows // multiple) * multiple}
+    return model.model_copy(update={"config": settings, "pad_vocab_to_multiple": None})
 
 
 def _with_base(model: ModelConfig) -> ModelConfig:
