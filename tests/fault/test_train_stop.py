@@ -64,7 +64,9 @@ def test_a_signal_saves_and_asks_to_be_run_again(store, straight, config, tmp_pa
 @pytest.mark.parametrize("step", [1, random.Random(os.getpid()).randrange(6, 19)])
 def test_kill_9_costs_the_steps_since_the_last_checkpoint(store, straight, config, tmp_path, step):
     assert run_child(config, step=step, number=signal.SIGKILL) == -signal.SIGKILL
-    saved = (step - 1) // 5 * 5
+    due = (step - 1) // 5 * 5
+    saved = ([0, *saved_steps(tmp_path / "tiny")])[-1]
+    assert saved in {due, max(0, due - 5)}  # that of the last one due may have been on its way
     result = resume(store, tmp_path, straight)
     dead, alive = read_attempts(result.run_dir)
     assert (dead.why, dead.last_step, dead.steps_lost) == (DIED, step, step - saved)
@@ -76,7 +78,8 @@ def test_kill_9_in_the_middle_of_a_save(store, straight, config, tmp_path, stage
     assert run_child(config, step=10, number=signal.SIGKILL, stage=stage) == -signal.SIGKILL
     result = resume(store, tmp_path, straight)
     dead, alive = read_attempts(result.run_dir)
-    assert (dead.why, dead.steps_lost, alive.resumed_from) == (DIED, 10 - resumed, resumed)
+    assert dead.last_step >= 10  # training goes on while a thread behind it saves
+    assert (dead.why, dead.steps_lost, alive.resumed_from) == (DIED, dead.last_step - resumed, resumed)
 
 
 def test_a_signal_to_accelerates_launcher_saves_too(store, straight, config, tmp_path):

@@ -82,13 +82,17 @@ def _child(config: str, step: int, number: int, stage: str | None) -> None:
 
 
 def _at_stage_after(step: int, stage: str, action) -> None:
-    """Arm the stage once the row of ``step`` is recorded: the next save is that of this step or a later one."""
-    from lmbatch.checkpoint import stages
+    """Arm the stage with the save of ``step``: the one before may still be on its way when that step is done."""
+    from lmbatch.checkpoint import Checkpoints, stages
 
-    def arm() -> None:
-        stages.on_stage = lambda reached: action() if reached.name == stage else None
+    original = Checkpoints.save
 
-    call_after_step(step, arm)
+    def save(self, facts, write):
+        if facts.step == step:
+            stages.on_stage = lambda reached: action() if reached.name == stage else None
+        return original(self, facts, write)
+
+    Checkpoints.save = save
 
 
 def run_child(config: Path, *, step: int, number: signal.Signals, stage: str | None = None) -> int:

@@ -157,6 +157,14 @@ class SaveConfig(Section):
     keep_every: int = Field(0, ge=0, description="Also kept: each one whose step is a multiple of this; 0: none.")
     keep_best: int = Field(0, ge=0, description="Also kept: so many with the lowest validation loss; 0: none.")
     store: str | None = Field(None, description="Object store that committed checkpoints are copied to as well.")
+    asynchronous: bool = Field(
+        True, description="Training waits only until its state is copied into host memory (12 bytes for each parameter "
+        "that a process holds); what follows goes on behind it. Otherwise it waits until the checkpoint is committed."
+    )  # fmt: skip
+    when_busy: Literal["wait", "skip"] = Field(
+        "wait", description="A save is due and the one before is not committed yet: wait for it, or leave this one out "
+        "(never the one at a stop or at the end)."
+    )  # fmt: skip
 
 
 class TrainConfig(Section):

@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 
 from lmbatch.checkpoint.commit import Write
 from lmbatch.checkpoint.files import Digests
+from lmbatch.checkpoint.snapshot import HostBuffers
 from lmbatch.config import TrainConfig
 from lmbatch.loader import Batch, MaskedBatch, Step
 from lmbatch.loader.batches import IGNORED
@@ -92,6 +93,15 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
+def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
+    """Is every element a finite number?
+
+    One that is not makes the sum of its tensor not finite, and sums are quick; one may also overflow by itself.
+    """
+    sums = torch.stack([tensor.detach().sum(dtype=torch.float32) for tensor in tensors])
+    return bool(torch.isfinite(sums).all()) or all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSize:
     """Taken before an engine takes the model apart."""
@@ -120,6 +130,7 @@ class Engine(ABC):
         self.plain_model = model
         self._micro_losses: list[torch.Tensor] = []
         self._relay = Relay(self.ranks, self._part)
+        self._buffers = HostBuffers()
 
     @property
     def tolerates_overflow(self) -> bool:
@@ -166,8 +177,7 @@ class Engine(ABC):
 
     def weights_are_finite(self) -> bool:
         """Is every weight, on every process, a finite number? Every process calls this together."""
-        finite = all(bool(torch.isfinite(tensor).all()) for tensor in self._held_weights())
-        return not self.ranks.any(not finite)
+        return not self.ranks.any(not all_finite(self._held_weights()))
 
     def summed_loss(self, batch: Batch | None) -> float:
         """Summed cross-entropy in nats of a batch's predicted tokens, without gradients or dropout.
@@ -192,6 +202,12 @@ class Engine(ABC):
         The others help while it writes; all return together. Raises what ``commit`` raises.
         """
         self._relay.run(lambda: commit(self._write))
+
+    @abstractmethod
+    def snapshot(self) -> Callable[[Callable[[Write], None]], None]:
+        """Copy the training state into host memory. What is given back does as ``save``, with the state of this moment,
+        and is to be called in a thread behind, on every process; it must be through before the next copy is taken.
+        """
 
     @abstractmethod
     def _begin_step(self) -> None:

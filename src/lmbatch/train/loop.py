@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
+from lmbatch.checkpoint import CheckpointFacts
 from lmbatch.config import EvaluateConfig, SamplesConfig, TrainConfig
 from lmbatch.errors import StopRequested
 from lmbatch.loader import BatchLoader
@@ -19,6 +20,7 @@ from lmbatch.train.evaluate import Validation, evaluate
 from lmbatch.train.guards import Finding
 from lmbatch.train.recorder import Recorder
 from lmbatch.train.records import Record
+from lmbatch.train.saver import Saver
 from lmbatch.train.schedule import lr_at
 from lmbatch.train.sentry import Sentry
 from lmbatch.train.session import Standing
@@ -44,9 +46,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the loop asks of its surroundings. ``save`` is called on every process."""
+    """What the loop asks of its surroundings."""
 
-    save: Callable[[Position], None]
+    facts: Callable[[Position], CheckpointFacts]  # of a checkpoint that is taken there
     first_step: Callable[[], None]
     generate: Callable[[PreTrainedModel, str], str] | None  # a text from a prompt, on the main process
 
@@ -71,21 +73,26 @@ class Loop:
     total: int
     watchdog: Watchdog
     sentry: Sentry
+    saver: Saver
     mfu_of_speed: float | None  # MFU at one token per second; None where the peak is not known
+    copied: int = 0  # the step of the newest checkpoint that is committed, or on its way to be
     owed: bool = False  # a checkpoint that was due and waits
 
     def run(self) -> None:
         """Train to the end, or until a stop is asked for: then save and raise StopRequested.
 
-        Raises NonFiniteLossError or LossSpikeError before a batch that the guards stop could change anything.
+        Raises NonFiniteLossError or LossSpikeError before a batch that the guards stop could change anything, and what
+        a save or an upload in the background has failed with.
         """
         try:
             self._after_step()
             while self.position.step < self.total:
                 self._step()
                 self._after_step()
+            self._finish_saving()
         except StopRequested:
             self._save()
+            self._finish_saving()
             raise
 
     def _step(self) -> None:
@@ -149,7 +156,8 @@ class Loop:
         step = self.position.step
         self.owed |= step > 0 and (due(self.config.save.every, step, self.total) or self._completes_epoch(step))
         if self.owed and (step == self.total or not self.sentry.in_doubt):
-            self._save()
+            if step == self.total or step <= self.copied or not self.saver.leaves_out(step):
+                self._save()
             self.owed = False
         self._evaluate(step, self.config.evaluate)
         self._sample(step, self.config.samples)
@@ -159,14 +167,19 @@ class Loop:
         return self.config.save.every_epoch and completes_epoch(step, size, self.loader.samples_per_epoch)
 
     def _save(self) -> None:
-        """Save, unless nothing new was done since the last checkpoint."""
-        if self.position.step > (self.standing.saved or 0):
+        """Save, unless nothing new was done since the last time."""
+        if self.position.step > self.copied:
+            since = time.monotonic()
             self.watchdog.beat(f"the save of step {self.position.step}")
             self.sentry.check_weights(self.position.step)
             if self.recorder is not None:
                 self.recorder.sync()
-            self.hooks.save(self.position)
-            self.standing.saved = self.position.step
+            self.saver.save(self.hooks.facts(self.position), since)
+            self.copied = self.position.step
+
+    def _finish_saving(self) -> None:
+        self.watchdog.beat("the end of the newest save")
+        self.saver.finish()
 
     def _evaluate(self, step: int, config: EvaluateConfig) -> None:
         if self.validation is None or not due(config.every, step, self.total):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from accelerate.accelerator import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
-from lmbatch.checkpoint import save_training_state
+from lmbatch.checkpoint.commit import Write
 from lmbatch.checkpoint.files import Digests
+from lmbatch.checkpoint.snapshot import frozen
+from lmbatch.checkpoint.state import TrainingState, write_state
 from lmbatch.config import TrainConfig
 from lmbatch.loader import Batch
 from lmbatch.train.engine import Engine
@@ -59,6 +62,13 @@ class PlainEngine(Engine):
         self._loss(self._model, self._stand_in()).backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
+    def snapshot(self) -> Callable[[Callable[[Write], None]], None]:
+        """The main process holds everything; the others have nothing to do."""
+        if not self.ranks.main:
+            return lambda _: None
+        copied = frozen(self._state(), self._buffers)
+        return lambda commit: commit(lambda folder: write_state(folder, copied))
+
     def _begin_step(self) -> None:
         self._model.train()
         self._optimizer.zero_grad()
@@ -88,6 +98,7 @@ class PlainEngine(Engine):
         return self.plain_model
 
     def _write(self, folder: Path) -> Digests:
-        return save_training_state(
-            folder, model=self.plain_model, optimizer=self._plain_optimizer, scaler=self.scaler, extra={}
-        )
+        return write_state(folder, self._state())
+
+    def _state(self) -> TrainingState:
+        return TrainingState.of(self.plain_model, self._plain_optimizer, scaler=self.scaler, extra={})

@@ -71,6 +71,10 @@ class Recorder:
         bits = f", {row['bits_per_byte']:.4f} bits per byte" if row["bits_per_byte"] is not None else ""
         log.info("step %d: validation loss %.4f, perplexity %.2f%s", row["step"], row["loss"], row["perplexity"], bits)
 
+    def note(self, kind: str, row: Record) -> None:
+        """Something else was done, in whatever thread: a save or an upload."""
+        self._metrics.append({"kind": kind, **row})
+
     def samples(self, step: int, prompts: tuple[str, ...], texts: list[str]) -> None:
         """Texts were generated."""
         for prompt, text in zip(prompts, texts, strict=True):

@@ -14,7 +14,6 @@ import torch
 from lmbatch import __version__
 from lmbatch.checkpoint import CheckpointFacts, Checkpoints
 from lmbatch.checkpoint.checkpoints import Checkpoint
-from lmbatch.checkpoint.commit import Write
 from lmbatch.config import GuardsConfig, TrainConfig, fingerprint
 from lmbatch.errors import StopRequested
 from lmbatch.estimate.devices import peak_flops
@@ -44,8 +43,10 @@ from lmbatch.train.optimizer import build_optimizer
 from lmbatch.train.plain_engine import PlainEngine
 from lmbatch.train.processes import Processes, Ranks, start_processes
 from lmbatch.train.recorder import Recorder, last_logged_step
+from lmbatch.train.records import Record
 from lmbatch.train.resume import choose_checkpoint, config_identity
 from lmbatch.train.samples import text_maker
+from lmbatch.train.saver import Saver
 from lmbatch.train.schedule import check_schedule, total_steps
 from lmbatch.train.sentry import Sentry
 from lmbatch.train.session import Standing
@@ -53,6 +54,9 @@ from lmbatch.train.stop import StopFlag
 from lmbatch.train.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
+
+# The reason of a stop that the saver asks for; what has failed is raised in its place.
+FAILED_SAVE = "a save that failed"
 
 
 def train_run(
@@ -85,6 +89,7 @@ class Worker:
         self.ranks = Ranks(processes.accelerator)
         self._precision = processes.precision
         self._watchdog: Watchdog | None = None
+        self._recorder: Recorder | None = None
         self._objective: Objective
         self._losses: Mapping[int, float] = {}  # of the evaluations so far, on the main process
 
@@ -106,16 +111,18 @@ class Worker:
             self._check()
             engine = self._build(data, found)
             self._check()
-            recorder = self._open_recorder(engine, data, total)
-            if recorder is not None:
-                stack.callback(recorder.close)
-            self._loop(stack, checkpoints, engine, data, recorder, found)
+            self._recorder = self._open_recorder(engine, data, total)
+            if self._recorder is not None:
+                stack.callback(self._recorder.close)
+            self._loop(stack, checkpoints, engine, data, found)
 
     def _open_checkpoints(self) -> Checkpoints:
         save = self._config.save
         return Checkpoints(
             open_store(str(self._folder.path)), keep=save.keep, keep_every=save.keep_every, keep_best=save.keep_best,
             losses=lambda: dict(self._losses), mirror=open_mirror(self._config),
+            on_upload=lambda step, seconds: self._note("upload", {"step": step, "upload_seconds": seconds}),
+            on_failure=lambda: self._stop.request(FAILED_SAVE),
         )  # fmt: skip
 
     def _resolve_base(self, checkpoints: Checkpoints, data: TokenData) -> None:
@@ -174,9 +181,8 @@ class Worker:
         return recorder
 
     def _loop(
-        self, stack: ExitStack, checkpoints: Checkpoints, engine: Engine, data: TokenData, recorder: Recorder | None,
-        found: Checkpoint | None,
-    ) -> None:  # fmt: skip
+        self, stack: ExitStack, checkpoints: Checkpoints, engine: Engine, data: TokenData, found: Checkpoint | None
+    ) -> None:
         position = _position(found)
         loader = BatchLoader(
             data.order, data.reader, batch_size=self._config.batch.size, micro=self._config.batch.micro,
@@ -188,9 +194,10 @@ class Worker:
         assert self._watchdog is not None
         loop = Loop(
             config=self._config, engine=engine, loader=loader, validation=self._open_validation(stack, data.manifest),
-            recorder=recorder, hooks=self._hooks(checkpoints, engine, data), stop=self._stop, standing=self._standing,
+            recorder=self._recorder, hooks=self._hooks(data), stop=self._stop, standing=self._standing,
             position=position, total=self._standing.total, watchdog=self._watchdog,
             sentry=self._sentry(engine, data, position.step), mfu_of_speed=self._mfu_of_speed(engine),
+            saver=stack.enter_context(self._open_saver(checkpoints, engine)), copied=position.step,
         )  # fmt: skip
         loop.run()
 
@@ -222,22 +229,25 @@ class Worker:
         rounds = -(-batches.samples // (config.batch.micro * self.ranks.world))
         return Validation(manifest, batches, rounds=rounds, whole_text=config.objective is None)
 
-    def _hooks(self, checkpoints: Checkpoints, engine: Engine, data: TokenData) -> Hooks:
+    def _hooks(self, data: TokenData) -> Hooks:
         return Hooks(
-            save=lambda position: self._save(checkpoints, engine, data, position),
+            facts=lambda position: _facts(self._config, data, position, self.ranks.world, self._precision),
             first_step=self._first_step,
             generate=text_maker(self._config, self._folder) if self.ranks.main else None,
         )
 
-    def _save(self, checkpoints: Checkpoints, engine: Engine, data: TokenData, position: Position) -> None:
-        """The main process commits; the others hand it what they hold, and wait."""
+    def _open_saver(self, checkpoints: Checkpoints, engine: Engine) -> Saver:
+        return Saver(
+            self._config.save, engine, checkpoints, note=self._note, committed=self._committed,
+            on_failure=lambda: self._stop.request(FAILED_SAVE),
+        )  # fmt: skip
 
-        def commit(write: Write) -> None:
-            facts = _facts(self._config, data, position, self.ranks.world, self._precision)
-            saved = checkpoints.save(facts, write)
-            log.info("step %d saved: %.1f MB in %.2f s", saved.step, saved.bytes / 1e6, saved.seconds)
+    def _committed(self, step: int) -> None:
+        self._standing.saved = step
 
-        engine.save(commit)
+    def _note(self, kind: str, row: Record) -> None:
+        if self._recorder is not None:
+            self._recorder.note(kind, row)
 
     def _first_step(self) -> None:
         if self._ledger is not None:

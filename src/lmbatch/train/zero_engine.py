@@ -8,8 +8,8 @@ its universal ones take a conversion between the save and the resume, which a re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from accelerate.accelerator import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
+from lmbatch.checkpoint.commit import Write
 from lmbatch.checkpoint.files import Digests
 from lmbatch.checkpoint.rng import rng_state
+from lmbatch.checkpoint.snapshot import frozen_weights
 from lmbatch.checkpoint.state import (
     OptimizerState,
     TrainingState,
@@ -35,10 +37,13 @@ from lmbatch.config import EngineConfig, TrainConfig
 from lmbatch.errors import LaunchError, NonFiniteLossError
 from lmbatch.loader import Batch
 from lmbatch.model import cut_to
+from lmbatch.train.backstage import Backstage
 from lmbatch.train.engine import Engine
-from lmbatch.train.zero_partition import MOMENTS, Partition, partition_of
+from lmbatch.train.zero_partition import KINDS, MOMENTS, Partition, partition_of
+from lmbatch.train.zero_share import Share
 
-_KINDS = ("weight", *MOMENTS)
+# Element ``kind`` of parameter ``index``, when its turn comes.
+Fetch = Callable[[int, str], Pending]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class ZeroEngine(Engine):
         check_built(config.engine, self._model, self._partition, world=self.ranks.world, total=self.size.counts.total)
         self.forwards_together = config.engine.zero_stage == 3 and self.ranks.world > 1
         self.gradients_shared_out = self._partition.shared_out
+        self._share = self._open_share() if config.save.asynchronous else None
         if resume is not None and state is not None:
             self._load_moments(state)
             load_rng(resume)
@@ -140,36 +146,65 @@ class ZeroEngine(Engine):
         model: nn.Module = self._model  # the module alone would lack autocast
         return model
 
-    def _write(self, folder: Path) -> Digests:
-        return write_state(folder, TrainingState(self._weights(), self._optimizer_state(), rng_state(), None, {}))
+    def snapshot(self) -> Callable[[Callable[[Write], None]], None]:
+        """Each process copies its share; the main one gathers them when it writes."""
+        share = self._share
+        if share is None:
+            return lambda _: None
+        share.copy()
+        state = self._state(share.pending)
+        copied = replace(state, weights=self._with_buffers_copied(state.weights))
+        return lambda commit: share.run(lambda: commit(lambda folder: write_state(folder, copied)))
 
-    def _weights(self) -> Weights:
+    def _open_share(self) -> Share | None:
+        """None on a process that has nothing to give to a checkpoint."""
+        if self._partition.shared_out:
+            return Share(self._partition, self._layout.parameters, Backstage.of(self.ranks), self._buffers)
+        if not self.ranks.main:
+            return None
+        return Share(self._partition, self._layout.parameters, Backstage.alone(), self._buffers)
+
+    def _write(self, folder: Path) -> Digests:
+        return write_state(folder, self._state(self._pending))
+
+    def _state(self, fetch: Fetch) -> TrainingState:
+        return TrainingState(self._weights(fetch), self._optimizer_state(fetch), rng_state(), None, {})
+
+    def _weights(self, fetch: Fetch) -> Weights:
         layout = self._layout
         buffers = self.plain_model.named_buffers()
         tensors = {name: Pending.of(buffer) for name, buffer in buffers if name in layout.names}
-        for index, (name, shape) in enumerate(layout.parameters):
-            tensors[name] = self._pending(index, "weight", shape)
+        for index, (name, _) in enumerate(layout.parameters):
+            tensors[name] = fetch(index, "weight")
         assert tensors.keys() == layout.names, "a weight that is not trained has no place in this engine"
         return Weights(tensors, layout.aliases)
 
-    def _optimizer_state(self) -> OptimizerState:
+    def _with_buffers_copied(self, weights: Weights) -> Weights:
+        """The module's own buffers are no part of a share."""
+        trained = {name for name, _ in self._layout.parameters}
+        own = {name: item for name, item in weights.tensors.items() if name not in trained}
+        found = frozen_weights(Weights(own, {}), self._buffers).tensors
+        self._buffers.finish()
+        return Weights({**weights.tensors, **found}, weights.aliases)
+
+    def _optimizer_state(self, fetch: Fetch) -> OptimizerState:
         steps = torch.tensor(self._partition.steps())
         state = {
-            index: {"step": steps, **{key: self._pending(index, key, shape) for key in MOMENTS}}
-            for index, (_, shape) in enumerate(self._layout.parameters)
+            index: {"step": steps, **{key: fetch(index, key) for key in MOMENTS}}
+            for index in range(len(self._layout.parameters))
         }
         now = self._model.optimizer.param_groups
         groups = [{**old, "lr": new["lr"]} for old, new in zip(self._layout.settings, now, strict=True)]
         return OptimizerState(self._layout.groups, {"state": state, "param_groups": groups})
 
-    def _pending(self, index: int, kind: str, shape: tuple[int, ...]) -> Pending:
-        number = index * len(_KINDS) + _KINDS.index(kind)
-        return Pending(torch.float32, shape, partial(self._relay.ask, number))
+    def _pending(self, index: int, kind: str) -> Pending:
+        number = index * len(KINDS) + KINDS.index(kind)
+        return Pending(torch.float32, self._layout.parameters[index][1], partial(self._relay.ask, number))
 
     def _part(self, number: int) -> torch.Tensor:
-        index, kind = divmod(number, len(_KINDS))
+        index, kind = divmod(number, len(KINDS))
         name, _ = self._layout.parameters[index]
-        return self._partition.weight(name) if kind == 0 else self._partition.moment(name, _KINDS[kind])
+        return self._partition.weight(name) if kind == 0 else self._partition.moment(name, KINDS[kind])
 
     def _load_moments(self, state: dict[str, Any]) -> None:
         """Every process reads the file and keeps its share, one tensor at a time."""

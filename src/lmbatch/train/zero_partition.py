@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,22 @@ from deepspeed import utils
 from torch import nn
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter, apart from the number of steps
+KINDS = ("weight", *MOMENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A piece of a parameter that a process holds: ``size`` elements from ``start`` of the flattened parameter, which
+    lie from ``offset`` on in flat tensor number ``group`` of that process."""
+
+    start: int
+    size: int
+    group: int
+    offset: int
+
+    def of(self, flat: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The piece, a view."""
+        return flat[self.group].narrow(0, self.offset, self.size)
 
 
 class Partition(ABC):
@@ -38,6 +55,16 @@ class Partition(ABC):
     @abstractmethod
     def masters(self) -> list[torch.Tensor]:
         """The tensors that torch's optimizer steps."""
+
+    @abstractmethod
+    def stretches(self, name: str) -> list[Stretch]:
+        """Which pieces of a parameter, and of its moments, this process holds; none of the padding."""
+
+    def flat(self, kind: str) -> list[torch.Tensor]:
+        """The flat tensors that hold this process's pieces of one of ``KINDS``."""
+        if kind == "weight":
+            return [master.data.view(-1) for master in self.masters()]
+        return [self._base.state[master][kind].view(-1) for master in self.masters()]
 
     @abstractmethod
     def gradients(self) -> list[torch.Tensor]:
@@ -102,6 +129,9 @@ class Replicated(Partition):
     def gradients(self) -> list[torch.Tensor]:
         return [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
 
+    def stretches(self, name: str) -> list[Stretch]:
+        return [Stretch(0, self._parameters[name].numel(), list(self._parameters).index(name), 0)]
+
     def moment(self, name: str, key: str) -> torch.Tensor:
         return self._base.state[self._parameters[name]][key]  # type: ignore[no-any-return]
 
@@ -123,28 +153,24 @@ class Flat(Partition):
 
     def moment(self, name: str, key: str) -> torch.Tensor:
         whole = torch.zeros_like(self._parameters[name].data)
-        for place, held in self._fragments(name, key):
-            whole.view(-1)[place].copy_(held)
+        for piece in self.stretches(name):
+            whole.view(-1).narrow(0, piece.start, piece.size).copy_(piece.of(self.flat(key)))
         if torch.distributed.get_world_size() > 1:
             torch.distributed.all_reduce(whole)
         return whole
 
     def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
-        for place, held in self._fragments(name, key):
-            held.copy_(value.flatten()[place])
+        for piece in self.stretches(name):
+            piece.of(self.flat(key)).copy_(value.flatten().narrow(0, piece.start, piece.size))
 
-    def _fragments(self, name: str, key: str) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Where this process's piece of a parameter lies in it, and the piece of its moment; nothing if it has none.
-
-        DeepSpeed's own function for this knows the moments of the first group of parameters only.
-        """
+    def stretches(self, name: str) -> list[Stretch]:
+        """DeepSpeed's own function for this knows the moments of the first group of parameters only."""
         parameter: Any = self._parameters[name]
         mapping = parameter._hp_mapping
-        if mapping is not None:
-            inside, held = mapping.lp_fragment_address, mapping.get_hp_fragment_address()
-            master = self.masters()[mapping.param_group_index]
-            place = slice(inside.start, inside.start + inside.numel)
-            yield place, self._base.state[master][key].narrow(0, held.start, held.numel)
+        if mapping is None:
+            return []
+        inside, held = mapping.lp_fragment_address, mapping.get_hp_fragment_address()
+        return [Stretch(inside.start, inside.numel, mapping.param_group_index, held.start)]
 
 
 class Sharded(Partition):
@@ -157,6 +183,13 @@ class Sharded(Partition):
         if self._zero.offload_optimizer:
             return [master.grad for master in self.masters() if master.grad is not None]
         return [tensor for tensors in self._zero.averaged_gradients.values() for tensor in tensors]
+
+    def stretches(self, name: str) -> list[Stretch]:
+        parameter: Any = self._parameters[name]
+        group, offset, size = self._zero.grad_position[self._zero.get_param_id(parameter)]
+        start = torch.distributed.get_rank() * size
+        inside = min(size, parameter.ds_numel - start)
+        return [Stretch(start, inside, group, offset)] if inside > 0 else []
 
     def weight(self, name: str) -> torch.Tensor:
         found: torch.Tensor = utils.safe_get_full_fp32_param(self._parameters[name])

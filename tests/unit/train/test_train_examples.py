@@ -135,7 +135,7 @@ def test_two_processes_get_the_numbers_of_one(cut_store, tmp_path):
     done = subprocess.run([*command, "--config", str(config)], env=environ, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = train(tiny_config(cut_store, tmp_path / "one", **changes))
-    pairs = zip(read_metrics(tmp_path / "tiny"), read_metrics(alone.run_dir), strict=True)
+    pairs = zip(*(training_rows(read_metrics(run)) for run in (tmp_path / "tiny", alone.run_dir)), strict=True)
     for two, one in pairs:
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert (two["tokens"], two.get("data")) == (one["tokens"], one.get("data"))
