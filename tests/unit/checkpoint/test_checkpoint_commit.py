@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from checkpoint_helpers import fill, flip_byte, make_facts
 
-from lmbatch.checkpoint import Checkpoints, commit, files, stages
+from lmbatch.checkpoint import Checkpoints, commit, files, local, stages
 from lmbatch.checkpoint.receipt import CheckpointReceipt, parse_receipt
 from lmbatch.errors import CheckpointError, StoreFullError
 from lmbatch.store import LocalStore
@@ -167,3 +168,28 @@ def test_the_environment_has_no_say_in_the_stages(checkpoints, monkeypatch, save
     monkeypatch.setattr(os, "environ", {})
     save(1)
     assert stages.on_stage is stages._nothing
+
+
+def hashed(folder: Path, said: int = 7) -> dict[str, files.Digest]:
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return {"model.safetensors": files.Digest(said, hashlib.sha256(b"weights").hexdigest())}
+
+
+def test_what_was_hashed_as_it_was_written_is_not_read_again(checkpoints, run_dir, monkeypatch):
+    def read(path: Path) -> str:
+        pytest.fail(f"{path} was read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "sha256_of", read)
+        patch.setattr(local, "sha256_of", read)
+        for step in (10, 20, 30):  # retention looks at the older ones
+            checkpoints.save(make_facts(step), hashed)
+    assert [summary.step for summary in checkpoints.list()] == [20, 30]
+    assert checkpoints.verify(30) == []
+    assert [file.size for file in receipt_of(run_dir, 30).files] == [7]
+
+
+def test_a_file_that_is_shorter_than_what_was_written_is_not_committed(checkpoints):
+    with pytest.raises(CheckpointError, match="has 7 bytes, but 8 were written"):
+        checkpoints.save(make_facts(10), lambda folder: hashed(folder, said=8))
+    assert checkpoints.newest_valid() == (None, [])
