@@ -37,7 +37,7 @@ VERBS = {
     "stop": ("lmbatch.cli.stop", "Let a run save and stop, wherever it runs."),
     "logs": ("lmbatch.cli.logs", "Show what a training job writes."),
     "status": ("lmbatch.cli.status", "Show how far a run or a preprocessing store is, and every attempt at it."),
-    "report": ("lmbatch.cli.report", "Show a preprocessed corpus on one HTML page."),
+    "report": ("lmbatch.cli.report", "Show a training run or a preprocessed corpus on one HTML page."),
     "compare": ("lmbatch.cli.compare", "Compare two runs step by step, bit for bit."),
     "checkpoints": ("lmbatch.cli.checkpoints", "List or verify the checkpoints of a run."),
     "export": ("lmbatch.cli.export", "Write a Hugging Face folder from a run's newest valid checkpoint."),

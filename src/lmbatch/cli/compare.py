@@ -8,13 +8,16 @@ from pathlib import Path
 import click
 
 from lmbatch.cli.common import json_option, print_json
+from lmbatch.cli.report import write_page
 from lmbatch.errors import EXIT_FAILED
-from lmbatch.report import compare_runs
+from lmbatch.report import compare_runs, run_report, runs_page
 
 EPILOG = """\b
-Example:
+Examples:
   lmbatch compare runs/straight runs/interrupted
+  lmbatch compare runs/lr-3e-4 runs/lr-1e-3 --out compared.html
 
+The page lays their curves over each other and names every setting that differs.
 Exit code 0 if every step has the same samples, tokens, loss, gradient norm and learning rate, bit for bit; 1 if not.
 """
 
@@ -22,10 +25,13 @@ Exit code 0 if every step has the same samples, tokens, loss, gradient norm and 
 @click.command(epilog=EPILOG)
 @click.argument("first", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("second", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a page (HTML) with both as well.")
 @json_option
-def command(first: Path, second: Path, as_json: bool) -> None:
+def command(first: Path, second: Path, out: Path | None, as_json: bool) -> None:
     """Compare the runs in FIRST and SECOND step by step."""
     found = compare_runs(first, second)
+    if out is not None:
+        write_page(out, runs_page(run_report(first), run_report(second), found))
     if as_json:
         print_json(found.to_dict())
     else:

@@ -12,7 +12,7 @@ import click
 from lmbatch.cli.common import human_bytes, human_seconds, json_option, print_json, print_table
 from lmbatch.cli.show_store import print_store
 from lmbatch.launch.training import job_of, told_by_slurm
-from lmbatch.report import RunStatus, StoreStatus, StoreWatcher, run_status
+from lmbatch.report import RunStatus, StoreStatus, StoreWatcher, is_run, run_status
 from lmbatch.store import open_store
 
 EPILOG = """\b
@@ -37,8 +37,7 @@ Examples:
 @json_option
 def command(place: str, watch: float | None, as_json: bool) -> None:
     """Show how far PLACE is: the folder of a run, or the store of a preprocessed corpus."""
-    is_run = (Path(place) / "attempts.jsonl").is_file()
-    store = None if is_run else StoreWatcher(open_store(place))
+    store = None if is_run(Path(place)) else StoreWatcher(open_store(place))
     while True:
         status = store.look() if store else with_job(run_status(Path(place)))
         show(status, as_json, watching=watch is not None)

@@ -11,7 +11,7 @@ from lmbatch.checkpoint import Checkpoints, CheckpointSummary
 from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import UsageError
 from lmbatch.store import open_store
-from lmbatch.train.attempts import Attempt, read_attempts
+from lmbatch.train.attempts import ATTEMPTS_FILE, Attempt, read_attempts
 from lmbatch.train.metrics import evaluation_rows, last_step, read_metrics, skipped_rows, training_rows
 
 
@@ -44,6 +44,11 @@ class RunStatus:
         for row, summary in zip(plain["checkpoints"], self.checkpoints, strict=True):
             row["facts"] = summary.facts.model_dump() if summary.facts else None
         return plain
+
+
+def is_run(place: Path) -> bool:
+    """Is this the folder of a run that has been started?"""
+    return (place / ATTEMPTS_FILE).is_file()
 
 
 def run_status(run: Path) -> RunStatus:

@@ -62,8 +62,10 @@ def table(
     *,
     numbers: Sequence[int] = (),
     bars: Sequence[int] = (),
+    tight: bool = False,
 ) -> Html:
     """A table whose first column heads its rows; ``numbers`` are the columns that hold figures, ``bars`` those of bars.
+    ``tight``: the first column is as narrow as it can be.
 
     The caption is not shown: it is for those who do not see the heading above.
     """
@@ -79,6 +81,7 @@ def table(
         element("caption", caption, class_="unseen"),
         element("thead", element("tr", *head)),
         element("tbody", *body),
+        class_="tight" if tight else None,
     )
     # A wide table is scrolled by itself, by keyboard too, so that the page never is.
     return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)

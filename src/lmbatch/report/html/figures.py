@@ -45,3 +45,11 @@ def short(value: float) -> str:
     if value < 10_000:
         return f"{value:.0f}"
     return f"{value / 1000:.0f}k" if value < 1_000_000 else f"{value / 1_000_000:.1f}M"
+
+
+def compact(value: float) -> str:
+    """1234567 → "1.23M"; three digits, for figures of which the size alone matters."""
+    for factor, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.3g}"

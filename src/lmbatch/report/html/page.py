@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from lmbatch import __version__
 from lmbatch.report.corpus import CorpusReport
 from lmbatch.report.html.chunking import chunking_section
 from lmbatch.report.html.duplicates import duplicates_section
 from lmbatch.report.html.elements import Html, element
 from lmbatch.report.html.figures import count, share, size
+from lmbatch.report.html.frame import page, tiles
 from lmbatch.report.html.ledger import ledger_section
 from lmbatch.report.html.lengths import lengths_section
 from lmbatch.report.html.samples import samples_section
 from lmbatch.report.html.sources import sources_section
-from lmbatch.report.html.style import STYLE
 from lmbatch.report.html.work import settings_section, work_section
-
-# Nothing is fetched and nothing runs, whatever a text of the corpus may say.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-
 
 _SECTIONS = (
     ledger_section,
@@ -34,23 +29,8 @@ _SECTIONS = (
 def corpus_page(report: CorpusReport) -> str:
     """The whole file, UTF-8. A pure function of the report and the version of lmbatch."""
     title = f"Corpus {report.plan.config.corpus.name}"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("link", rel="icon", href="data:,"),
-        element("title", f"{title} · lmbatch"),
-        element("style", Html(STYLE)),
-    )
-    body = element(
-        "body",
-        element("header", element("h1", title), *_overview(report)),
-        element("main", *(build(report) for build in _SECTIONS)),
-        element("footer", element("p", f"Written by lmbatch {__version__} from the receipts of {report.store}")),
-    )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    sections = [build(report) for build in _SECTIONS]
+    return page(title, _overview(report), sections, f"the receipts of {report.store}")
 
 
 def _overview(report: CorpusReport) -> list[Html]:
@@ -79,7 +59,7 @@ def _gaps(report: CorpusReport) -> list[str]:
 def _tiles(report: CorpusReport) -> Html:
     total, ledger = report.total, report.ledger
     per_token = f"{total.text_bytes / total.tokens:.2f} bytes of text each" if total.tokens else ""
-    tiles = [
+    shown = [
         ("Records read", count(ledger.records), f"{size(report.input_bytes_done)} of input"),
         ("Documents kept", count(ledger.documents_out), f"{share(ledger.documents_out, ledger.records)} of records"),
         ("Tokens", count(total.tokens), per_token),
@@ -87,9 +67,4 @@ def _tiles(report: CorpusReport) -> Html:
         ("Dropped", count(ledger.records_dropped), share(ledger.records_dropped, ledger.records)),
         ("Quarantined", count(ledger.records_quarantined), share(ledger.records_quarantined, ledger.records)),
     ]
-    return element(
-        "dl",
-        *(element("div", element("dt", name), element("dd", value, element("small", note)))
-          for name, value, note in tiles),
-        class_="tiles",
-    )  # fmt: skip
+    return tiles(shown)

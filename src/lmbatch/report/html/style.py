@@ -62,6 +62,26 @@ figure { margin: 0; min-width: 0; }
 .histogram { height: 9rem; fill: var(--plain); border-bottom: 1px solid var(--soft); }
 .axis { position: relative; height: 1.4rem; font-size: .78rem; color: var(--soft); }
 .axis span { position: absolute; }
+.area { position: relative; margin-left: 3.6rem; }
+table.tight tbody th { min-width: 0; }
+.plot { height: 13rem; overflow: visible; } .charts .plot { height: 9rem; }
+.plot path { fill: none; vector-effect: non-scaling-stroke; }
+.plot .grid { stroke: var(--line); stroke-width: 1; } .plot .mark { stroke: var(--soft); stroke-dasharray: 3 4; }
+.plot .curve { stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
+.plot .dots { stroke-width: 7; stroke-linecap: round; }
+.plot .band { stroke: none !important; opacity: .2; } .plot .hint { fill: transparent; }
+.plot .hint:hover { fill: var(--soft); opacity: .25; }
+.stroke-plain { stroke: var(--plain); } .stroke-train { stroke: var(--train); }
+.stroke-validation { stroke: var(--validation); } .stroke-dropped { stroke: var(--dropped); }
+.plot .band.stroke-plain { fill: var(--plain); } .plot .band.stroke-train { fill: var(--train); }
+.plot .band.stroke-validation { fill: var(--validation); } .plot .band.stroke-dropped { fill: var(--dropped); }
+.heights span { position: absolute; right: calc(100% + .5rem); transform: translateY(-50%); font-size: .78rem;
+  color: var(--soft); white-space: nowrap; font-variant-numeric: tabular-nums; }
+.ends { display: flex; justify-content: space-between; font-size: .78rem; color: var(--soft); margin-top: .2rem; }
+figure .ends { margin-left: 3.6rem; } figure h3 { margin-top: .6rem; }
+.legend { font-weight: 400; font-size: .85rem; color: var(--soft); margin: 0 .9rem 0 0; white-space: nowrap; }
+h3 .legend:first-of-type { margin-left: .9rem; }
+.timeline { height: 2.4rem; background: var(--page); border: 1px solid var(--line); border-radius: 5px; }
 .sample { border-left: 3px solid var(--line); padding: .1rem 0 .1rem .9rem; margin: .8rem 0; }
 .sample.changed { border-color: var(--plain); } .sample.kept { border-color: var(--train); }
 .sample.dropped { border-color: var(--dropped); } .sample.quarantined { border-color: var(--quarantined); }
