@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +19,8 @@ from support.container_image import TestImage, container_image
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first one to ask builds the image
 
 PLAIN = ("--network=host", "--pid=host", "--ipc=host", "--log-driver=none", "--ulimit=host", "--entrypoint=")
-LONGEST = 120.0
+LONGEST = 240.0
+FILES = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +45,21 @@ def of_job(image: TestImage, job: str) -> list[str]:
 
 def leave_half_removed(image: TestImage, job: str) -> None:
     """A container of attempt 0 whose removal was hit by the SIGTERM that Slurm sends to every process of a step."""
-    name, deadline, delay = f"lmbatch-{job}-0-0-0", time.monotonic() + LONGEST, 0.0
+    name, deadline = f"lmbatch-{job}-0-0-0", time.monotonic() + LONGEST
     while f"{name} Removing" not in of_job(image, job):
-        assert time.monotonic() < deadline, "podman was never hit in the middle"
-        if not of_job(image, job):
-            image.podman("run", "--detach", *PLAIN, "--name", name, "--label", f"lmbatch.job={job}", image.tag, "sleep",
-                         "600")  # fmt: skip
-        image.podman("kill", "--signal", "KILL", name, check=False)
-        with subprocess.Popen(
-            ["podman", "rm", "--force", name], env=image.environment, stdout=subprocess.DEVNULL
-        ) as rm:
-            time.sleep(delay)
-            rm.send_signal(signal.SIGTERM)
-        delay = (delay + 0.004) % 0.2
+        assert time.monotonic() < deadline, f"podman was never hit in the middle: {of_job(image, job)}"
+        image.podman("rm", "--force", "--time", "0", name)
+        image.podman("run", "--detach", *PLAIN, "--name", name, "--label", f"lmbatch.job={job}", image.tag, "sleep",
+                     "600")  # fmt: skip
+        image.podman("kill", "--signal", "KILL", name)
+        written = Path(image.podman("inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", name).stdout.strip())
+        for number in range(FILES):  # so many that there is a middle
+            (written / str(number)).touch()
+        with subprocess.Popen(["podman", "rm", "--force", name], env=image.environment) as removal:
+            with suppress(FileNotFoundError):
+                while removal.poll() is None and sum(1 for _ in written.iterdir()) >= FILES:
+                    time.sleep(0.001)
+            removal.send_signal(signal.SIGTERM)
 
 
 def test_the_next_attempt_removes_what_the_last_one_could_not(image: TestImage, job: str) -> None:
