@@ -62,7 +62,7 @@ def write_corpus(
         chunking=None if length is None else ChunkingConfig(mode="lines", length=length),
         tokenizer=TokenizerEntry(
             fingerprint=tokenizer.fingerprint, size=tokenizer.size, largest_id=tokenizer.largest_id,
-            eod_token=EOD, eod_id=0, files=_tokenizer_files(root),
+            eod_token=EOD, eod_id=0, files=tokenizer_files(root),
         ),
     ).sealed()  # fmt: skip
     open_store(str(root)).put("manifest.json", to_json(manifest))
@@ -103,7 +103,8 @@ def _write_receipt(root: Path, entries: list[ShardEntry], ledger: Ledger) -> Non
     open_store(str(root)).put(f"receipts/{TASK}.json", to_json(receipt))
 
 
-def _tokenizer_files(root: Path) -> tuple[FileEntry, ...]:
+def tokenizer_files(root: Path) -> tuple[FileEntry, ...]:
+    """What a manifest says of the tokenizer under ``root``."""
     import hashlib
 
     files = sorted((root / "tokenizer").iterdir())
