@@ -104,6 +104,16 @@ def test_ten_steps_and_ten_are_twenty_bit_for_bit(run, tmp_path, shape):
     assert_bit_for_bit(run(tmp_path, shape, changes=DROPOUT), whole)
 
 
+def test_what_a_model_draws_from_python_and_numpy_is_drawn_again(run, straight, tmp_path):
+    """In a process that does not save, whose generators no checkpoint holds."""
+    (tmp_path / "straight").mkdir()
+    whole = run(tmp_path / "straight", "plainx2", changes=TWENTY, draws=[1])
+    with pytest.raises(AssertionError):
+        assert_same_losses(whole, straight("plainx2"), 1e-3)
+    at_step_10(whole, tmp_path)
+    assert_bit_for_bit(run(tmp_path, "plainx2", changes=TWENTY, draws=[1]), whole)
+
+
 @pytest.fixture(scope="module")
 def logits(straight, tmp_path_factory):
     """What transformers makes of the export of a shape's run, after a look that it is what the checkpoint gives."""

@@ -37,8 +37,9 @@ class RankServer:
         """Exit codes by rank; what they wrote to standard error lies beside the config as ``rank-N.log``.
 
         Events: ``signal`` = [rank, step, number]; ``poison`` = [rank, step, "loss" or "gradient"]; ``spoil`` =
-        [rank, {step: kind}] (support/poison.py); ``kill_in_save`` = [rank, name of the stage]; ``full_disk`` = [rank].
-        Steps count from the attempt's first, those of ``spoil`` from the run's.
+        [rank, {step: kind}] (support/poison.py); ``draws`` = [rank], whose losses hang on what is drawn at random;
+        ``kill_in_save`` = [rank, name of the stage]; ``full_disk`` = [rank]. Steps count from the attempt's first,
+        those of ``spoil`` from the run's.
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -107,6 +108,22 @@ def _spoil(plan: dict[str, str]) -> None:
     poison({int(step): kind for step, kind in plan.items()})
 
 
+def _draws() -> None:
+    """A model whose code draws from Python's and numpy's generators, as that of some in transformers does."""
+    import random
+
+    import numpy as np
+
+    from lmbatch.train.engine import Engine
+
+    original = Engine._scaled_loss
+
+    def scaled_loss(self, *arguments):
+        return original(self, *arguments) * (0.5 + random.random() * np.random.random())
+
+    Engine._scaled_loss = scaled_loss  # type: ignore[method-assign]
+
+
 def _kill_in_save(stage: str) -> None:
     from lmbatch.checkpoint import stages
 
@@ -147,6 +164,7 @@ def _train(job: dict[str, Any], rank: int, port: int) -> None:
         "signal": _signal,
         "poison": _poison,
         "spoil": _spoil,
+        "draws": _draws,
         "kill_in_save": _kill_in_save,
         "full_disk": _full_disk,
     }

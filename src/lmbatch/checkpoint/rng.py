@@ -12,6 +12,13 @@ import torch
 log = logging.getLogger(__name__)
 
 
+def seed_all(seed: int) -> None:
+    """Begin anew with ``seed`` (64 bits) in all of them, on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def rng_state() -> dict[str, Any]:
     """All states as plain values and tensors. ``cuda`` is the current device's, None without one."""
     numpy_state = np.random.get_state(legacy=False)

@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 
 from lmbatch.checkpoint.commit import Write
 from lmbatch.checkpoint.files import Digests
+from lmbatch.checkpoint.rng import seed_all
 from lmbatch.checkpoint.snapshot import HostBuffers
 from lmbatch.config import TrainConfig
 from lmbatch.loader import Batch, MaskedBatch, Step
@@ -88,7 +89,8 @@ def batches_digest(batches: Sequence[Batch]) -> int:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of one step's dropout: a function of its place, so that nothing before it can disturb it."""
+    """The seed of what one step draws (dropout, and what a model's own code draws besides): a function of its place,
+    so that nothing before it can disturb it, and a resume needs the state of no process but its own."""
     text = f"{seed} {step} {rank}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
@@ -139,7 +141,7 @@ class Engine(ABC):
 
     def gradients(self, step: Step, *, number: int, stop: StopFlag) -> Gradients:
         """Forward and backward over this process's micro-batches of step ``number``, reduced over all processes."""
-        torch.manual_seed(step_seed(self._config.seed, number, self.ranks.rank))
+        seed_all(step_seed(self._config.seed, number, self.ranks.rank))
         self._begin_step()
         self._micro_losses = []
         targets, tokens = self._counted(step)
