@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import checkpoint_runs
 import numpy as np
-from datasets import Dataset
 
 from lmbatch.config import SaveConfig
 from lmbatch.shards import ShardWriter
@@ -37,7 +37,6 @@ from support.tiny_corpus import EOD, VOCABULARY, tokenizer_files, write_tokenize
 from support.tiny_run import write_config
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = ROOT / "tests" / "bench" / "checkpoint_runs.py"
 DOCUMENT = 1000
 SHARD_TOKENS = 8 * 2**20
 BATCH = 8  # of the runs that are resumed
@@ -142,32 +141,39 @@ def _shard(store: LocalStore, folder: Path, number: int, tokens: int) -> ShardEn
     return entry
 
 
-def make_rows(sizes: Sizes) -> Dataset:
+def make_rows(sizes: Sizes) -> Any:
     """As many samples for the peers."""
+    from datasets import Dataset
+
     ids = np.random.default_rng(0).integers(1, len(VOCABULARY), (sizes.samples, sizes.length), dtype=np.int32)
     return Dataset.from_dict({"input_ids": ids})
 
 
 def child(*arguments: str, world: int = 1, environment: dict[str, str] | None = None) -> Any:
-    """What a run prints; on several processes the first one's."""
-    with socket.socket() as free:
+    """What a run answers; on several processes the first one's. They are forked from one that has all imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["checkpoint_peers", "lmbatch.train.worker", "lmbatch.train.zero_engine"])
+    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
-    ranks = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if world > 1 else {}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(RUNS), *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=os.environ | common | ranks | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks else {})
-            | (environment or {}),
-        )
-        for rank in range(world)
-    ]  # fmt: skip
-    texts = [process.communicate() for process in processes]
-    if any(process.returncode for process in processes):
-        sys.exit(f"{' '.join(arguments)}\n" + "\n".join(errors[-3000:] for _, errors in texts))
-    print(".", end="", file=sys.stderr, flush=True)
-    return json.loads(texts[0][0])
+        free.close()
+        ranks = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if world > 1 else {}
+        processes = [
+            context.Process(
+                target=checkpoint_runs.run,
+                args=(arguments, (environment or {}) | ranks | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, folder),
+            )
+            for rank in range(world)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
+            logs = "\n".join(path.read_text()[-3000:] for path in sorted(Path(folder).glob("*.log")))
+            sys.exit(f"{' '.join(arguments)}\n{logs}")
+        print(".", end="", file=sys.stderr, flush=True)
+        return json.loads((Path(folder) / "answer.json").read_text())
 
 
 def stall_table(bench: Bench) -> list[str]:
@@ -249,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a tiny model and little data: does it run at all?")
     parser.add_argument("--only", nargs="+", choices=list(TABLES), default=list(TABLES))
     options = parser.parse_args(arguments)
+    os.environ |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), QUICK if options.quick else FULL)

@@ -1,6 +1,6 @@
-"""The runs that bench_checkpoint.py measures, each a process of its own: ``python checkpoint_runs.py WHAT OPTIONS``.
+"""The runs that bench_checkpoint.py measures, each a process of its own, or several.
 
-Each prints one JSON value. Before a save is timed everything that is dirty goes to the disk, so that none pays for the
+Before a save is timed everything that is dirty goes to the disk, so that none pays for the
 one before it.
 """
 
@@ -11,9 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ import torch
 
 from lmbatch.checkpoint import Checkpoints
 from lmbatch.config import TrainConfig, load_config
-from lmbatch.errors import StopRequested
 from lmbatch.store import open_store
 from lmbatch.train import StopFlag, train
 from lmbatch.train.attempts import read_attempts
@@ -140,7 +138,23 @@ def trainer(options: argparse.Namespace) -> Any:
 WORK = {"stalls": stalls, "resumes": resumes, "stored": stored, "trainer-stalls": trainer, "trainer-resumes": trainer}
 
 
-def main() -> None:
+def run(arguments: Sequence[str], environment: dict[str, str], folder: str) -> None:
+    """One process of a run: ``answer.json`` in ``folder`` by the first one, and what it says as ``rank-N.log``."""
+    os.environ.update(environment)
+    rank = environment["RANK"]
+    if "WORLD_SIZE" not in environment:  # then it is no part of a group
+        del os.environ["RANK"], os.environ["LOCAL_RANK"]
+    log = os.open(Path(folder) / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    torch.set_num_threads(1)
+    options = _parser().parse_args(arguments)
+    found = WORK[options.what](options)
+    if rank == "0":
+        (Path(folder) / "answer.json").write_text(json.dumps(found))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=list(WORK))
     parser.add_argument("--config", type=Path)
@@ -150,15 +164,4 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--positions", type=int, nargs="*")
     parser.add_argument("--theirs")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    answer, sys.stdout = sys.stdout, sys.stderr  # libraries print
-    try:
-        found = WORK[options.what](options)
-    except StopRequested as error:
-        sys.exit(str(error))
-    print(json.dumps(found), file=answer, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    return parser

@@ -106,6 +106,11 @@ _DROPOUT = {
 }
 
 
+def padded_rows(size: int, multiple: int | None) -> int:
+    """``size`` rounded up to ``multiple``; as it is without one."""
+    return size if multiple is None else -(-size // multiple) * multiple
+
+
 def known_shape(kind: str, settings: Mapping[str, Any], *, vocabulary: int, sequence: int) -> ModelShape | None:
     """The shape of a model of type ``kind`` with the ``settings`` of its config; None for a type that is not known.
 

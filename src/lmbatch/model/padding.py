@@ -23,13 +23,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lmbatch.errors import ConfigError
+from lmbatch.estimate.shape import padded_rows
 
 _TOLERANCE = 1e-5  # of the largest logit; a matrix product of another size may round in another way
-
-
-def padded_rows(size: int, multiple: int | None) -> int:
-    """``size`` rounded up to ``multiple``; as it is without one."""
-    return size if multiple is None else -(-size // multiple) * multiple
 
 
 def pad_vocabulary(model: PreTrainedModel, multiple: int | None) -> None:

@@ -19,7 +19,7 @@ from lmbatch.errors import ConfigError, StoreError, UsageError
 from lmbatch.estimate.memory import Setting
 from lmbatch.estimate.prediction import Place, Prediction, Rates, Work, predict
 from lmbatch.estimate.published import Published
-from lmbatch.estimate.shape import KNOWN_TYPES, ModelShape, known_shape
+from lmbatch.estimate.shape import KNOWN_TYPES, ModelShape, known_shape, padded_rows
 from lmbatch.loader import read_manifest, samples_of
 from lmbatch.store import Manifest, open_store
 from lmbatch.train.records import replace_file
@@ -141,8 +141,8 @@ def _manifest(config: TrainConfig) -> Manifest | None:
 
 def _padded(model: ModelConfig, vocabulary: int) -> ModelConfig:
     """The tables with the rows that ``pad_vocab_to_multiple`` adds."""
-    rows, multiple = int(model.config.get("vocab_size", vocabulary)), model.pad_vocab_to_multiple or 1
-    settings = {**model.config, "vocab_size": -(-rows // multiple) * multiple}
+    rows = padded_rows(int(model.config.get("vocab_size", vocabulary)), model.pad_vocab_to_multiple)
+    settings = {**model.config, "vocab_size": rows}
     return model.model_copy(update={"config": settings, "pad_vocab_to_multiple": None})
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lmbatch.config import ModelConfig
+from lmbatch.config import ModelConfig, TrainConfig
 from lmbatch.estimate.shape import KNOWN_TYPES, known_shape
-from lmbatch.model import MaskedIds
+from lmbatch.model import MaskedIds, build_model, parameter_counts
 from lmbatch.model.size import planned_shape
+from lmbatch.train.planning import shape_of_config
 
 SMALL = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 64, "intermediate_size": 96}
 CASES = [
@@ -72,3 +73,13 @@ def test_another_type_is_traced() -> None:
     # At least the inputs of the six norms and of the products, at most some hundred numbers of each kind.
     assert 64 * 64 * 4 * 3 * 8 < one.traced < 64 * 64 * 4 * 3 * 60
     assert two.traced < one.traced
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_the_rows_of_a_padded_vocabulary_are_counted(name: str) -> None:
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = ModelConfig(type=name, config=small, pad_vocab_to_multiple=64)
+    settings = {"run": {"name": "a"}, "data": {"store": "s", "sequence_length": 32}, "model": model, "steps": 1}
+    config = TrainConfig.model_validate(settings | {"optimizer": {"lr": 1}, "batch": {"size": 1, "micro": 1}})
+    built = build_model(model, vocab_size=101, sequence_length=32, eod_id=7, seed=0)
+    assert shape_of_config(config, 101, 4).parameters == parameter_counts(built).total

@@ -7,8 +7,8 @@ import torch
 
 from lmbatch.config import ModelConfig
 from lmbatch.errors import ConfigError
+from lmbatch.estimate.shape import padded_rows
 from lmbatch.model import MaskedIds, build_model, causal_loss, cut_vocabulary, pad_vocabulary
-from lmbatch.model.padding import padded_rows
 
 SIZES = {"vocab_size": 101, "sequence_length": 32, "eod_id": 7}
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
