@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from lmbatch.cli.common import human_bytes, human_seconds, json_option, print_json, print_table
+from lmbatch.cli.estimate import print_rows
 from lmbatch.cli.show_store import print_store
 from lmbatch.launch.training import job_of, told_by_slurm
 from lmbatch.report import RunStatus, StoreStatus, StoreWatcher, is_run, run_status
@@ -100,3 +101,5 @@ def print_run(status: RunStatus) -> None:
     )
     kept = ", ".join(f"{item.step} ({item.state}, {human_bytes(item.bytes)})" for item in status.checkpoints)
     click.echo(f"checkpoints: {kept or 'none'}")
+    if status.foretold:
+        print_rows(status.foretold)

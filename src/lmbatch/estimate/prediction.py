@@ -111,6 +111,12 @@ class Prediction(Section):
     costs: Costs | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def process_memory(self) -> int:
+        """Bytes that one process without a GPU has resident at its peak, Python and its libraries included."""
+        each = max(1, self.world // self.nodes)
+        return self.memory.tensors + sum(self.host.values()) // each
+
 
 def predict(
     shape: ModelShape, setting: Setting, work: Work, place: Place, rates: Rates, save: SaveConfig, *, config: str,

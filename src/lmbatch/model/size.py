@@ -19,6 +19,7 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
     """The shape of a model that is there, on any device. A type without a formula of its own counts as a gated one."""
     config: Any = model.config
     counts = parameter_counts(model)
+    table: Any = model.get_input_embeddings()
     heads, hidden = int(config.num_attention_heads), int(config.hidden_size)
     return ModelShape(
         type=config.model_type,
@@ -29,7 +30,7 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
         kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
         head_dim=int(getattr(config, "head_dim", None) or hidden // heads),
         inner=int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden),
-        vocabulary=int(config.vocab_size),
+        vocabulary=int(table.weight.shape[0]),  # padding included
         parameters=counts.total,
         embedding=counts.embedding,
         multiplied=counts.non_embedding + tied_output(model),

@@ -10,6 +10,8 @@ from typing import Any
 from lmbatch.checkpoint import Checkpoints, CheckpointSummary
 from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import UsageError
+from lmbatch.preprocess.estimate import Row
+from lmbatch.report.foretold import foretold_rows
 from lmbatch.store import open_store
 from lmbatch.train.attempts import ATTEMPTS_FILE, Attempt, read_attempts
 from lmbatch.train.metrics import evaluation_rows, last_step, read_metrics, skipped_rows, training_rows
@@ -36,6 +38,7 @@ class RunStatus:
     last_skipped_why: str | None
     attempts: tuple[Attempt, ...]
     checkpoints: tuple[CheckpointSummary, ...]
+    foretold: tuple[Row, ...] = ()  # what was predicted beside what happened
     job: dict[str, str] | None = None  # what the queue says of its job, where somebody asked
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,7 +46,7 @@ class RunStatus:
         plain = asdict(self)
         for row, summary in zip(plain["checkpoints"], self.checkpoints, strict=True):
             row["facts"] = summary.facts.model_dump() if summary.facts else None
-        return plain
+        return plain | {"foretold": [row.to_dict() for row in self.foretold]}
 
 
 def is_run(place: Path) -> bool:
@@ -62,6 +65,7 @@ def run_status(run: Path) -> RunStatus:
     done, total = last_step(rows), _total_steps(run)
     losses = [row["loss"] for row in steps if row["loss"] is not None]
     skipped = skipped_rows(rows)
+    checkpoints = tuple(Checkpoints(open_store(str(run))).list())
     recent = [row["seconds"] for row in steps[-20:]]
     left = (total - done) * sum(recent) / len(recent) if total is not None and recent else None
     return RunStatus(
@@ -77,7 +81,8 @@ def run_status(run: Path) -> RunStatus:
         last_skipped=skipped[-1]["step"] if skipped else None,
         last_skipped_why=skipped[-1]["skipped"] if skipped else None,
         attempts=tuple(attempts),
-        checkpoints=tuple(Checkpoints(open_store(str(run))).list()),
+        checkpoints=checkpoints,
+        foretold=foretold_rows(run, attempts, rows, checkpoints),
     )
 
 

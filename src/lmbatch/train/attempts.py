@@ -1,7 +1,7 @@
 """attempts.jsonl, the run ledger: who trained when, from which step, why it ended, and what was lost.
 
-Events are only ever appended: ``started``, ``resumed``, ``first_step``, ``ended``; and ``closed``, which the *next*
-attempt writes for one that died without notice.
+Events are only ever appended: ``started``, ``resumed``, ``first_step``, ``used``, ``ended``; and ``closed``, which the
+*next* attempt writes for one that died without notice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Attempt:
 
     ``why`` is ``finished``, ``stopped``, ``failed`` or ``died without notice``, and None while it runs or before
     anybody noticed its death; ``detail`` is the signal or the error. ``steps_lost`` are the steps that had to
-    be taken again: 0 but for a failure, and for a death without notice, where the next attempt fills it in.
+    be taken again: 0 but for a failure, and for a death without notice, where the next attempt fills it in. The peaks
+    are those of the main process: resident memory, and tensors on its GPU.
     """
 
     id: str
@@ -49,6 +50,8 @@ class Attempt:
     last_step: int | None = None
     last_saved_step: int | None = None
     steps_lost: int = 0
+    peak_host_bytes: int | None = None
+    peak_device_bytes: int | None = None
 
 
 def read_attempts(run_dir: Path) -> list[Attempt]:
@@ -100,6 +103,8 @@ def _changes(event: Record) -> dict[str, Any]:
             names = ("why", "detail", "last_step", "last_saved_step")
             lost = (event["last_step"] or 0) - (event["last_saved_step"] or 0)
             return {"ended": event["time"], "steps_lost": lost, **{name: event[name] for name in names}}
+        case "used":
+            return {name: event[name] for name in ("peak_host_bytes", "peak_device_bytes")}
         case "closed":
             return {name: event[name] for name in ("why", "last_step", "steps_lost")}
         case _:
@@ -140,6 +145,10 @@ class AttemptLog:
     def first_step(self, seconds: float) -> None:
         """The first optimizer step of this attempt is done."""
         self._append("first_step", seconds=seconds)
+
+    def used(self, *, peak_host_bytes: int, peak_device_bytes: int | None) -> None:
+        """The most memory that the main process had, before it ends."""
+        self._append("used", peak_host_bytes=peak_host_bytes, peak_device_bytes=peak_device_bytes)
 
     def ended(self, why: str, *, detail: str | None, last_step: int | None, last_saved_step: int | None) -> None:
         """The attempt ends by itself: ``finished``, ``stopped`` (detail: by what) or ``failed`` (detail: the error)."""

@@ -17,8 +17,9 @@ from lmbatch.train.records import replace_file
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """``runs/NAME/``: config.yaml (resolved), manifest.json and tokenizer/ (copies), model.json, checkpoints/,
-    metrics.jsonl, attempts.jsonl, samples.jsonl, tensorboard/, tracking/, lock, and ``stop`` while it is asked for."""
+    """``runs/NAME/``: config.yaml (resolved), manifest.json and tokenizer/ (copies), model.json, plan.json,
+    checkpoints/, metrics.jsonl, attempts.jsonl, samples.jsonl, tensorboard/, tracking/, lock, and ``stop`` while it is
+    asked for."""
 
     path: Path
 

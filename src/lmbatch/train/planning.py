@@ -114,7 +114,7 @@ def prediction_of(
     """What the run is said to take."""
     return predict(
         shape, setting, work, place, rates, config.save, config=fingerprint(config), precision=precision,
-        asynchronous=False,
+        asynchronous=config.save.asynchronous,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from lmbatch.train.attempts import AttemptLog
 from lmbatch.train.folder import RunFolder
 from lmbatch.train.lost_disk import keep_last_records, restore_records
 from lmbatch.train.stop import StopFlag
+from lmbatch.train.usage import peak_device_bytes, peak_host_bytes
 
 # A requeued job may start while the preempted one is still saving.
 LOCK_WAIT_SECONDS = 10.0
@@ -73,6 +74,7 @@ def _open_ledger(config: TrainConfig, folder: RunFolder) -> AttemptLog:
 
 def _close(ledger: AttemptLog | None, standing: Standing, why: str, detail: str | None) -> None:
     if ledger is not None:
+        ledger.used(peak_host_bytes=peak_host_bytes(), peak_device_bytes=peak_device_bytes())
         ledger.ended(why, detail=detail, last_step=standing.step, last_saved_step=standing.saved)
 
 

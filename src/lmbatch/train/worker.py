@@ -17,6 +17,7 @@ from lmbatch.checkpoint.checkpoints import Checkpoint
 from lmbatch.config import GuardsConfig, TrainConfig, fingerprint
 from lmbatch.errors import StopRequested
 from lmbatch.estimate.devices import peak_flops
+from lmbatch.estimate.shape import ModelShape
 from lmbatch.loader import (
     BatchLoader,
     LoaderState,
@@ -28,6 +29,7 @@ from lmbatch.loader import (
     samples_of,
 )
 from lmbatch.model import build_model, check_documents_apart, load_base
+from lmbatch.model.size import shape_of
 from lmbatch.store import Manifest, open_store
 from lmbatch.train.attempts import AttemptLog, check_progress
 from lmbatch.train.base import resolve_base
@@ -35,6 +37,7 @@ from lmbatch.train.compute import prepare_model
 from lmbatch.train.engine import Engine
 from lmbatch.train.evaluate import Validation
 from lmbatch.train.folder import RunFolder, check_tokenizer, open_mirror
+from lmbatch.train.foretold import foretell
 from lmbatch.train.guards import Guard
 from lmbatch.train.loop import Hooks, Loop, Position
 from lmbatch.train.metrics import read_metrics, training_rows
@@ -91,6 +94,7 @@ class Worker:
         self._watchdog: Watchdog | None = None
         self._recorder: Recorder | None = None
         self._objective: Objective
+        self._shape: ModelShape  # before an engine takes the model apart
         self._losses: Mapping[int, float] = {}  # of the evaluations so far, on the main process
 
     def train(self) -> None:
@@ -160,6 +164,7 @@ class Worker:
         prepare_model(model, config, on_gpu=on_gpu, precision=self._precision)
         if config.data.document_attention:
             check_documents_apart(model)
+        self._shape = shape_of(model)
         optimizer = build_optimizer(model, config.optimizer, fused=config.compute.fused_optimizer)
         resume = found.folder if found is not None else None
         if config.engine.name == "plain":
@@ -174,6 +179,10 @@ class Worker:
         facts = _model_facts(engine, self._config) | {"total_steps": total}
         self._folder.write_facts(self._config, data.manifest, facts)
         self._folder.copy_tokenizer(data.store, data.manifest)
+        foretell(
+            self._folder.path, self._config, self._shape, device=self._accelerator.device, world=self.ranks.world,
+            precision=self._precision, steps=total, tokens_per_epoch=data.manifest.tokens("train"),
+        )  # fmt: skip
         step = self._standing.resumed_from or 0
         _log_summary(self._config, engine, data, step, total)
         recorder = Recorder(self._folder, self._config, step=step, total=total)

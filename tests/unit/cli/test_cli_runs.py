@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lmbatch.cli import cli
+from lmbatch.config import TrainConfig, load_config
 from lmbatch.errors import ConfigError, UsageError
 from lmbatch.train import train
 from support.tiny_corpus import write_corpus
-from support.tiny_run import tiny_config
+from support.tiny_run import tiny_config, tiny_settings, write_config
 
 
 def lmbatch(*arguments: str) -> Result:
@@ -134,3 +135,40 @@ def test_doctor_looks_at_what_training_needs(runs: Path, tmp_path: Path) -> None
     (row,) = [row for row in json.loads(bad.stdout) if not row["right"]]
     assert row["what"] == "store of the data"
     assert "manifest.json" in row["found"]
+
+
+def test_status_sets_what_was_predicted_beside_what_happened(runs: Path) -> None:
+    facts = json.loads(lmbatch("status", str(runs / "one"), "--json").stdout)
+    rows = {row["what"]: row for row in facts["foretold"]}
+    newest = facts["checkpoints"][-1]["bytes"]
+    assert rows["checkpoint"]["happened"] == newest
+    parameters = json.loads((runs / "one" / "model.json").read_text())["parameters"]["total"]
+    assert rows["checkpoint"]["predicted"] == 12 * parameters
+    assert rows["peak memory of a process"]["happened"] > 100 * 2**20
+    assert facts["attempts"][0]["peak_host_bytes"] == rows["peak memory of a process"]["happened"]
+    assert "tokens/s" not in rows  # nobody knows the peak of this CPU, and nothing was probed
+    assert "peak memory of a process" in lmbatch("status", str(runs / "one")).stdout
+
+
+def test_a_plan_that_was_kept_before_the_start_stays(runs: Path, tmp_path: Path) -> None:
+    """It may know more than the start does: here the MFU of the user."""
+    settings = tiny_settings(str(runs / "store"), tmp_path, steps=3, evaluate={"batches": 0})
+    config = write_config(tmp_path / "tiny.yaml", settings | {"peak_flops": 1e12})
+    assert lmbatch("plan", "train", str(config), "--device", "cpu", "--mfu", "0.5", "--save").exit_code == 0
+    train(load_config(TrainConfig, config))
+    plan = json.loads((tmp_path / "tiny" / "plan.json").read_text())
+    assert (plan["made_by"], plan["mfu"]) == ("plan", pytest.approx(0.5))
+    rows = {
+        row["what"]: row for row in json.loads(lmbatch("status", str(tmp_path / "tiny"), "--json").stdout)["foretold"]
+    }
+    assert rows["tokens/s"]["predicted"] == pytest.approx(plan["tokens_per_second"])
+    assert rows["time of steps and saves"]["happened"] > 0
+
+
+def test_another_run_gets_a_prediction_of_its_own(runs: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(str(runs / "store"), tmp_path, steps=3, evaluate={"batches": 0})
+    config = write_config(tmp_path / "tiny.yaml", settings)
+    assert lmbatch("plan", "train", str(config), "--device", "A100", "--save").exit_code == 0
+    train(load_config(TrainConfig, config))
+    plan = json.loads((tmp_path / "tiny" / "plan.json").read_text())
+    assert (plan["made_by"], plan["device"]) == ("start", "cpu")
