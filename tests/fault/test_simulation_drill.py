@@ -18,6 +18,9 @@ from lmbatch.train.attempts import read_attempts
 from support.tiny_corpus import write_corpus
 from support.tiny_run import run_child, tiny_config, tiny_settings, write_config
 
+# What is on its way behind training when a process is killed depends on this machine.
+SAVE = {"save": {"every": 5, "asynchronous": False}}
+
 
 @dataclass
 class Script(Chance):
@@ -44,11 +47,11 @@ def told(run: Path) -> list[tuple[str | None, int | None, int, int | None]]:
 def drill(tmp_path: Path) -> Path:
     """Killed after step 8, asked to stop after step 12, killed after step 14; then to the end at step 20."""
     store = write_corpus(tmp_path / "store")
-    config = write_config(tmp_path / "tiny.yaml", tiny_settings(store, tmp_path))
+    config = write_config(tmp_path / "tiny.yaml", tiny_settings(store, tmp_path, **SAVE))
     assert run_child(config, step=8, number=signal.SIGKILL) == -signal.SIGKILL
     assert run_child(config, step=12, number=signal.SIGTERM) == 75
     assert run_child(config, step=14, number=signal.SIGKILL) == -signal.SIGKILL
-    return train(tiny_config(store, tmp_path)).run_dir
+    return train(tiny_config(store, tmp_path, **SAVE)).run_dir
 
 
 def test_the_ledger_of_a_drill_is_the_ledger_of_its_simulation(drill: Path, tmp_path: Path) -> None:
@@ -56,7 +59,7 @@ def test_the_ledger_of_a_drill_is_the_ledger_of_its_simulation(drill: Path, tmp_
     case = TrainCase(Nodes(count=1, detect=0, requeue=0), steps=20, stall=0, write=0, startup=0, queue=0, preflight=0)
     folder = tmp_path / "simulated"
     folder.mkdir()
-    month = Month(tiny_config("/none", tmp_path), TrainSite(), case, folder, lambda *_: None)
+    month = Month(tiny_config("/none", tmp_path, **SAVE), TrainSite(), case, folder, lambda *_: None)
     month.chance = Script(waits=[8.5, math.inf, math.inf, math.inf, math.inf, 6.5, 2.5, math.inf, math.inf])
     month.run()
     assert told(folder) == told(drill)

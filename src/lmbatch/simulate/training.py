@@ -87,6 +87,7 @@ class TrainOutcome:
     ends: dict[str, int]
     spent: dict[str, float]
     saves: int
+    left_out: int  # saves that were due while the one before was on its way (save.when_busy: skip)
     passed_over: int  # checkpoints that were refused on resume
     kept: tuple[int, ...]
     uploaded: Traffic
@@ -144,6 +145,7 @@ class Month:
     furthest: int = 0
     logged: int = 0  # the last step of which metrics.jsonl has a row
     saves: int = 0
+    left_out: int = 0
     passed_over: int = 0
     gave_up: int = 0
     job: int = 1
@@ -241,10 +243,15 @@ class Month:
     def _save(self) -> None:
         """Training waits for the copy, and for the save before it if that is not through yet."""
         if self.pending is not None:
+            if self.config.save.when_busy == "skip" and self.pending.at > self.now and self.step < self.total:
+                self.left_out += 1
+                return
             self._pass("stalled", max(0.0, self.pending.at - self.now))
             self._settle(self.now)
         self._pass("stalled", self.case.stall)
         self.pending = _Pending(self.step, self.now + self.case.write)
+        if not self.config.save.asynchronous:
+            self._pass("stalled", self.case.write)
 
     def _settle(self, now: float) -> None:
         """Commit what was through by ``now``; what was not is gone with its process."""
@@ -348,6 +355,7 @@ class Month:
             ends=dict(self.ends.most_common()),
             spent=dict(sorted(spent.items(), key=lambda item: -item[1])),
             saves=self.saves,
+            left_out=self.left_out,
             passed_over=self.passed_over,
             kept=tuple(item.step for item in self.checkpoints.list()),
             uploaded=traffic + Traffic(put=uploads * (parts - 1), post=2 * uploads * (parts > 1),

@@ -70,6 +70,18 @@ def test_every_time_adds_up_and_the_seed_decides() -> None:
     assert sum(found.spent.values()) + found.steps * case.step == pytest.approx(found.seconds, abs=0.01)
 
 
+def test_what_saving_costs_follows_its_settings() -> None:
+    busy = replace(QUIET, steps=100, write=300.0)  # a save is due every 200 s
+    waits, skips, stops = (
+        simulate_training(config(save=save), SITE, busy)
+        for save in ({}, {"when_busy": "skip"}, {"asynchronous": False})
+    )
+    assert (waits.saves, skips.saves, skips.left_out) == (5, 3, 2)
+    # Four saves wait for the one before, which takes 100 s longer than 20 steps; each copy takes a second.
+    assert waits.spent["stalled"] == pytest.approx(4 * 100 + 5 - 4, abs=5)
+    assert skips.spent["stalled"] < waits.spent["stalled"] < stops.spent["stalled"] == 5 * 301
+
+
 def test_damaged_checkpoints_are_walked_back_over_and_never_resumed_from() -> None:
     found = simulate_training(config(), SITE, failing(2.0, damage=0.5))
     assert found.passed_over > 0
