@@ -1,4 +1,4 @@
-"""`lmbatch data`: hand a preprocessed corpus to other tools."""
+"""`lmbatch data`: hand a preprocessed corpus to other tools, or see what a step was trained on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, get_args
 import click
 
 from lmbatch.cli.common import json_option, print_json, progress_bar
+from lmbatch.cli.data_show import show
 from lmbatch.config import CacheConfig, ChunkingConfig, ChunkingMode
 from lmbatch.config.load import build
 from lmbatch.interchange import ExportedSplit, ExportOptions, export_parquet, shard_prefixes, what_is_kept
@@ -51,7 +52,10 @@ Only the shards' indexes are read. Packed, as lmbatch trains by default, or with
 
 @click.group()
 def command() -> None:
-    """Hand a preprocessed corpus to other tools."""
+    """Hand a preprocessed corpus to other tools, or see what a step was trained on."""
+
+
+command.add_command(show)
 
 
 @command.command(epilog=EXPORT_EPILOG)

@@ -197,6 +197,13 @@ class TrainConfig(Section):
     peak_flops: float | None = operational(None, gt=0, description="Peak FLOP/s of one device, for MFU; "
                                            "default: known GPUs by name, none on a CPU.")  # fmt: skip
 
+    @property
+    def loaded(self) -> DataConfig:
+        """``data`` as the loader is opened with it: a masked sample leaves room for the token that goes before it."""
+        if self.objective is None:
+            return self.data
+        return self.data.model_copy(update={"sequence_length": self.data.sequence_length - 1})
+
     @field_validator("objective")
     @classmethod
     def _causal_is_the_default(cls, objective: ObjectiveConfig | None) -> ObjectiveConfig | None:

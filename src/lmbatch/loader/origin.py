@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +35,11 @@ def documents_of(store: Store, manifest: Manifest, split: Split, spans: Iterable
     documents (chunking.mode best_fit), the rows alone tell where each of them begins. Raises ShardError or StoreError
     if one of them is missing or damaged.
     """
-    packed = manifest.chunking is not None and manifest.chunking.packs
-    starts_of = _starts_of_rows if packed else _starts_of_documents
     by_shard: dict[int, list[Span]] = {}
     for span in spans:
         by_shard.setdefault(span.shard, []).append(span)
     entries = manifest.of(split)
-    found = (_of_shard(store, shard, entries[shard], by_shard[shard], starts_of) for shard in sorted(by_shard))
+    found = (_of_shard(store, manifest, shard, entries[shard], by_shard[shard]) for shard in sorted(by_shard))
     return [origin for origins in found for origin in origins]
 
 
@@ -51,6 +49,12 @@ def task_of(key: str) -> str:
     if match is None:
         raise ShardError(f"{key}: the name does not begin with its task (task-000000-…)")
     return match[1]
+
+
+def document_starts(store: Store, manifest: Manifest, entry: ShardEntry) -> Ints:
+    """The first token of each row of a shard's docs.parquet, counted from the shard's beginning."""
+    packed = manifest.chunking is not None and manifest.chunking.packs
+    return _starts_of_rows(store, entry) if packed else _starts_of_documents(store, entry)
 
 
 def _starts_of_documents(store: Store, entry: ShardEntry) -> Ints:
@@ -64,9 +68,9 @@ def _starts_of_rows(store: Store, entry: ShardEntry) -> Ints:
 
 
 def _of_shard(
-    store: Store, shard: int, entry: ShardEntry, spans: list[Span], starts_of: Callable[[Store, ShardEntry], Ints]
+    store: Store, manifest: Manifest, shard: int, entry: ShardEntry, spans: list[Span]
 ) -> list[DocumentOrigin]:
-    starts = starts_of(store, entry)
+    starts = document_starts(store, manifest, entry)
     touched: set[int] = set()
     for span in spans:
         first, end = np.searchsorted(starts, [span.start, span.start + span.length - 1], side="right")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +33,7 @@ from lmbatch.checkpoint.files import Digests
 from lmbatch.checkpoint.rng import seed_all
 from lmbatch.checkpoint.snapshot import HostBuffers
 from lmbatch.config import TrainConfig
-from lmbatch.loader import Batch, MaskedBatch, Step
+from lmbatch.loader import Batch, MaskedBatch, Step, batches_digest, digest_text
 from lmbatch.loader.batches import IGNORED
 from lmbatch.model import (
     ParameterCounts,
@@ -66,26 +66,6 @@ class Gradients:
     grad_norm: float
     data: str
     stop: bool
-
-
-def sample_digest(sample: int, tokens: np.ndarray) -> int:
-    """64 bits that identify the tokens of sample number ``sample`` (BLAKE2b)."""
-    number = sample.to_bytes(8, "little")
-    return int.from_bytes(
-        hashlib.blake2b(tokens.astype("<i8").tobytes(), digest_size=8, salt=number).digest(), "little"
-    )
-
-
-def batches_digest(batches: Sequence[Batch]) -> int:
-    """The sum of the samples' digests modulo 2^64: no matter how they are spread over batches and processes.
-
-    Padding is no part of a sample.
-    """
-    total = 0
-    for batch in batches:
-        for sample, row in zip(batch.samples, batch.rows(), strict=True):
-            total += sample_digest(sample, row)
-    return total % 2**64
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -156,7 +136,7 @@ class Engine(ABC):
         agreed = norm if self.ranks.main else 0.0
         loss, norm, stops, *parts = self.ranks.total([own, agreed, float(stop.reason is not None), *parts])
         whole = sum(int(value) << (16 * part) for part, value in enumerate(parts)) % 2**64
-        return Gradients(loss / targets, tokens, norm, f"{whole:016x}", stops > 0)
+        return Gradients(loss / targets, tokens, norm, digest_text(whole), stops > 0)
 
     def apply(self, lr: float) -> None:
         """Take the optimizer step that the gradients of the last call ask for."""

@@ -62,8 +62,7 @@ def open_objective(config: TrainConfig) -> Objective:
                 f"samples.prompts: {prompt!r} holds no {special.mask}, so a masked language model has nothing to say",
                 remedy=f"write {special.mask} where it shall say something",
             )
-    shorter = config.data.model_copy(update={"sequence_length": config.data.sequence_length - 1})
-    return Objective(config, shorter, special)
+    return Objective(config, config.loaded, special)
 
 
 def read_special_tokens(store: Store, manifest: Manifest) -> SpecialTokens:

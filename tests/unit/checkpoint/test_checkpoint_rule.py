@@ -91,6 +91,19 @@ def test_of_two_alike_the_newer_one_is_better() -> None:
     assert [step for step, why in reasons_to_keep(found, KeepRule(2, 0, 3)).items() if "best 3" in why] == [20]
 
 
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), None])
+def test_a_loss_that_is_none_is_not_the_best(loss: float | None) -> None:
+    found = [Evidence(step, valid=True, loss=5.0 - step / 100) for step in range(20, 70, 10)]
+    for step in (10, 35, 45):
+        assert kept([*found, Evidence(step, valid=True, loss=loss)], KeepRule(2, 0, 1)) == {50, 60}
+    assert kept([Evidence(10, valid=True, loss=loss), *found[:1], *found[3:]], KeepRule(2, 0, 3)) == {20, 50, 60}
+
+
+def test_a_damaged_one_is_not_the_best() -> None:
+    found = [Evidence(step, valid=step != 10, loss=step / 10) for step in range(10, 60, 10)]
+    assert kept(found, KeepRule(2, 0, 1)) == {20, 40, 50}
+
+
 @pytest.mark.parametrize("wrong", [{"newest": 1}, {"every": -1}, {"best": -1}])
 def test_rules_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(CheckpointError):
