@@ -13,7 +13,7 @@ from lmbatch.cli import cli
 from lmbatch.errors import UsageError
 from lmbatch.loader import BatchLoader, documents_of, open_train_data, show_samples
 from lmbatch.train import train
-from lmbatch.train.metrics import read_metrics
+from lmbatch.train.metrics import read_metrics, training_rows
 from support.tiny_corpus import write_corpus
 from support.tiny_run import tiny_config
 
@@ -77,7 +77,7 @@ def test_the_parts_are_the_tokens_that_were_trained_on(runs: Path, name: str) ->
 def test_every_step_is_as_it_was_trained(runs: Path, name: str) -> None:
     for step in (1, 6):
         assert shown(runs / name, "--step", step, "--check")["as_trained"] is True
-    rows = {row["step"]: row["samples"] for row in read_metrics(runs / name)}
+    rows = {row["step"]: row["samples"] for row in training_rows(read_metrics(runs / name))}
     assert shown(runs / name, "--step", 6)["samples"] == rows[6]
 
 
