@@ -49,7 +49,9 @@ class ApartBatch(Batch):
 
     def labels(self) -> Ints:
         """Already shifted; IGNORED for the first token of a document, which nothing before it tells, and padding."""
-        return np.where(self._predicted, self.tokens[:, 1:], IGNORED)
+        labels = self.tokens[:, 1:].copy()
+        labels[~self._predicted] = IGNORED
+        return labels
 
     @property
     def _predicted(self) -> npt.NDArray[np.bool_]:
@@ -64,13 +66,14 @@ def positions(tokens: Ints, eod_id: int, lengths: Ints | None = None) -> Ints:
 
     What stands behind the ``lengths`` tokens of a row is one document, whatever it is.
     """
-    places = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    begins = np.zeros_like(tokens)
-    begins[:, 1:] = np.where(tokens[:, :-1] == eod_id, places[:, 1:], 0)
+    begins = np.zeros(tokens.shape, np.bool_)
+    begins[:, 1:] = tokens[:, :-1] == eod_id
     if lengths is not None:
-        begins[places > lengths[:, None]] = 0
-    found: Ints = places - np.maximum.accumulate(begins, axis=1)
-    return found
+        begins &= np.arange(tokens.shape[1]) <= lengths[:, None]
+    begins[:, :1] = True
+    starts = np.flatnonzero(begins)
+    found: Ints = np.arange(begins.size) - np.repeat(starts, np.diff(starts, append=begins.size))
+    return found.reshape(tokens.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lmbatch.config import ObjectiveConfig
 from lmbatch.loader import Batch, MaskedBatch, Masking, Purpose
 from lmbatch.loader.batches import IGNORED
-from lmbatch.loader.masking import draws_of, uniform
+from lmbatch.loader.masking import Draws, below, uniform
 from lmbatch.store import SpecialTokens
 
 FIRST, PAD, LAST, UNKNOWN, MASK, SIZE = 0, 1, 2, 3, 4, 300
@@ -139,9 +139,22 @@ def test_the_draws_are_those_that_were_always_drawn():
         [11979686004962671011, 16323179865340250365, 10214588297808276483],
         [17579238321377784916, 7621836518698383027, 9886104296393615268],
     ]
-    assert draws_of(42, 7, Purpose.TRAINING, 2).tolist() == expected
-    assert draws_of(42, 7, Purpose.TRAINING, 50)[:2].tolist() == expected
+    assert Draws(42, Purpose.TRAINING).of(7, 2).tolist() == expected
+    assert Draws(42, Purpose.TRAINING).of(7, 50)[:2].tolist() == expected
     assert uniform(np.array([0, 2**64 - 1], np.uint64)).tolist() == [0.0, 1 - 2.0**-53]
+
+
+def test_one_sample_after_another_gives_each_its_own_numbers():
+    draws = Draws(42, Purpose.VALIDATION)
+    for sample, tokens in ((3, 5), (7, 1), (3, 5), (0, 0), (2**40, 2)):
+        assert draws.of(sample, tokens).tolist() == Draws(42, Purpose.VALIDATION).of(sample, tokens).tolist()
+
+
+@given(st.floats(0, 1, exclude_min=True, exclude_max=True), st.integers(-3000, 3000))
+def test_a_raw_number_is_below_a_share_as_its_uniform_one_is(share, beside):
+    for number in (int(below(share)) + beside, int(below(share)) - 1):
+        raw = np.array([min(max(number, 0), 2**64 - 1)], np.uint64)
+        assert (raw < below(share)).tolist() == (uniform(raw) < share).tolist()
 
 
 @pytest.mark.parametrize(
