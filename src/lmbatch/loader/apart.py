@@ -4,8 +4,9 @@
 
     Batch: … 5 EOD 8 3 9 EOD 4 …  ──Apart──▶  ApartBatch: positions … 2 3 0 1 2 3 0 …; after an EOD nothing is predicted
 
-transformers makes the block-diagonal mask from positions that begin again (``masking_utils``: packed sequences), and
-with ``flash_attention_2`` the boundaries that its variable-length kernels take (``modeling_flash_attention_utils``).
+transformers makes the block-diagonal mask from positions that begin again (``masking_utils``: packed sequences). From
+the same positions it would tell the variable-length kernels of ``flash_attention_2`` where documents begin, but only in
+a batch of one row (``modeling_flash_attention_utils._is_packed_sequence``): so the two are not allowed together.
 Where examples are padded (chunking.mode best_fit), their padding goes on as one more document, which nothing looks at.
 """
 
