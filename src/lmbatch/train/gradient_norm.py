@@ -1,26 +1,43 @@
-"""The norm of all gradients, and clipping by it: one way for every engine.
+"""The norm of all gradients, and clipping by it: one way for every engine, without a look at a value on the host.
 
 The sum of squares is taken in float64. In float32 it depends on how the gradients are cut into pieces (torch's norm on
-a CPU is off by 1e-4 for ten million values), and the losses of two engines would drift apart once clipping sets in.
+a CPU is off by 1e-3 for twenty million values), and the losses of two engines would drift apart once clipping sets in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 _SMALL = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it
+# Values that are made float64 at once on a CPU: what fits its cache takes a seventh of the time of torch's float64
+# norm (20 million values: 8 against 56 ms), to the same 13 digits.
+_PIECE = 1 << 16
 
 
-def sum_of_squares(tensors: Sequence[torch.Tensor]) -> float:
-    """Of all elements, in float64."""
-    norms = [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in tensors if tensor.numel()]
-    return float(torch.stack(norms).square().sum()) if norms else 0.0
+def sum_of_squares(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Of all elements: a scalar in float64, where the gradients are."""
+    squares = [square for tensor in tensors if tensor.numel() for square in _squares(tensor)]
+    return torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64)
 
 
-def clip(tensors: Sequence[torch.Tensor], norm: float, limit: float | None) -> None:
-    """Scale the gradients in place so that their common norm, which is ``norm`` now, does not exceed ``limit``."""
-    if limit is not None and limit / (norm + _SMALL) < 1.0:
+def _squares(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    if tensor.device.type != "cpu":
+        yield torch.linalg.vector_norm(tensor, dtype=torch.float64).square()
+        return
+    for piece in tensor.reshape(-1).split(_PIECE):
+        wide = piece.double()
+        yield torch.dot(wide, wide)
+
+
+def clip(tensors: Sequence[torch.Tensor], norm: torch.Tensor, limit: float | None) -> None:
+    """Scale the gradients in place so that their common norm, which is ``norm`` now, does not exceed ``limit``.
+
+    ``norm`` is a scalar in float64 and may be on a device; gradients within the limit are multiplied by one, which
+    changes no bit. A norm that is no number changes nothing.
+    """
+    if limit is not None:
+        factor = (limit / (norm + _SMALL)).nan_to_num(nan=1.0).clamp(max=1.0)
         for tensor in tensors:
-            tensor.mul_(limit / (norm + _SMALL))
+            tensor.mul_(factor)
