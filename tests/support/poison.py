@@ -20,14 +20,14 @@ def poison(plan: dict[int, str]) -> None:
     """
     from lmbatch.train.engine import Engine
 
-    gradients, scaled, clip = Engine.gradients, Engine._scaled_loss, Engine._clip
+    begin, scaled, clip = Engine.begin, Engine._scaled_loss, Engine._clip
     ill: list[str | None] = [None]
     misled = []
 
-    def spoilt_gradients(self, step, *, number, stop):
+    def spoilt_begin(self, step, *, number, stop):
         ill[0] = plan.get(number + 1)
         misled[:] = [ill[0] == "norm"]
-        return gradients(self, step, number=number, stop=stop)
+        return begin(self, step, number=number, stop=stop)
 
     def spoilt_loss(self, model, batch, tokens):
         kind, ill[0] = ill[0], None
@@ -49,5 +49,5 @@ def poison(plan: dict[int, str]) -> None:
         return clip(self) * (LOSS_FACTOR if misled[0] else 1.0)
 
     Engine._clip = spoilt_clip  # type: ignore[method-assign]
-    Engine.gradients = spoilt_gradients  # type: ignore[method-assign]
+    Engine.begin = spoilt_begin  # type: ignore[method-assign]
     Engine._scaled_loss = spoilt_loss  # type: ignore[method-assign]

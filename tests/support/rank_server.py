@@ -85,9 +85,9 @@ def _poison(step: int, what: str) -> None:
     """A loss that is NaN, or a gradient that is although the loss is not, in the given step of this attempt."""
     from lmbatch.train.engine import Engine
 
-    original, begin, begun = Engine._scaled_loss, Engine.gradients, []
+    original, begin, begun = Engine._scaled_loss, Engine.begin, []
 
-    def gradients(self, *arguments, **named):
+    def counted(self, *arguments, **named):
         begun.append(0)
         return begin(self, *arguments, **named)
 
@@ -99,7 +99,7 @@ def _poison(step: int, what: str) -> None:
             self._micro_losses[-1] = self._micro_losses[-1] * math.nan
         return loss * math.nan
 
-    Engine.gradients, Engine._scaled_loss = gradients, scaled_loss  # type: ignore[method-assign]
+    Engine.begin, Engine._scaled_loss = counted, scaled_loss  # type: ignore[method-assign]
 
 
 def _spoil(plan: dict[str, str]) -> None:

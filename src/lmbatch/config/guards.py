@@ -34,6 +34,11 @@ class GuardsConfig(Section):
         "nothing changed."
     )  # fmt: skip
 
+    @property
+    def only_stop(self) -> bool:
+        """Is a step that is not finite, and ends the run, all that they look for?"""
+        return self.nonfinite == "stop" and self.spike_factor is None and self.grad_spike_factor is None
+
     @model_validator(mode="after")
     def _has_a_factor(self) -> GuardsConfig:
         if self.on_spike != "warn" and self.spike_factor is None and self.grad_spike_factor is None:

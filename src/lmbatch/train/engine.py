@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from lmbatch.checkpoint.files import Digests
 from lmbatch.checkpoint.rng import seed_all
 from lmbatch.checkpoint.snapshot import HostBuffers
 from lmbatch.config import TrainConfig
-from lmbatch.loader import Batch, MaskedBatch, Step, batches_digest, digest_text
+from lmbatch.loader import Batch, MaskedBatch, Step
 from lmbatch.loader.batches import IGNORED
 from lmbatch.model import (
     ParameterCounts,
@@ -44,28 +45,12 @@ from lmbatch.model import (
     masked_loss,
     parameter_counts,
 )
+from lmbatch.train.figures import Figures, Gradients, said
 from lmbatch.train.gradient_norm import clip, sum_of_squares
 from lmbatch.train.processes import Ranks
 from lmbatch.train.relay import Relay
 from lmbatch.train.stop import StopFlag
-
-_PARTS = 4  # a 64-bit sum travels as four 16-bit parts, which float64 adds exactly
-
-
-@dataclass(frozen=True, slots=True)
-class Gradients:
-    """What a forward and backward pass over the global batch gave; the same on every process.
-
-    ``loss`` is nats per predicted token; ``tokens`` are the tokens that the model read, none of them padding (a causal
-    one predicts each of them, a masked one a share); ``data`` identifies the batch; ``stop`` tells whether any process
-    was asked to stop.
-    """
-
-    loss: float
-    tokens: int
-    grad_norm: float
-    data: str
-    stop: bool
+from lmbatch.train.transfer import Arriving, to_device
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -111,6 +96,8 @@ class Engine(ABC):
         self.size = ModelSize(parameter_counts(model), flops_per_token(model, config.data.sequence_length))
         self.plain_model = model
         self._micro_losses: list[torch.Tensor] = []
+        # Of the last two steps, by their first sample: of one that is looked at late another has begun.
+        self._recent: deque[tuple[int, list[torch.Tensor]]] = deque(maxlen=2)
         self._relay = Relay(self.ranks, self._part)
         self._buffers = HostBuffers()
 
@@ -119,24 +106,37 @@ class Engine(ABC):
         """Is an infinite gradient an ordinary event, after which the step is skipped?"""
         return False
 
+    @property
+    def defers(self) -> bool:
+        """Does the device itself leave out the update of a step that is not finite, and all that follow?
+
+        Then ``apply`` may come before anybody has looked at the step's figures.
+        """
+        return False
+
     def gradients(self, step: Step, *, number: int, stop: StopFlag) -> Gradients:
         """Forward and backward over this process's micro-batches of step ``number``, reduced over all processes."""
+        return self.begin(step, number=number, stop=stop).fetch()
+
+    def begin(self, step: Step, *, number: int, stop: StopFlag) -> Figures:
+        """The same, without waiting for a device to come to the end of it."""
         seed_all(step_seed(self._config.seed, number, self.ranks.rank))
         self._begin_step()
         self._micro_losses = []
+        self._recent.append((step.first_sample, self._micro_losses))
         targets, tokens = self._counted(step)
         for index, batch in enumerate(step.batches):
             self._forward_backward(batch, targets, last=index == len(step.batches) - 1)
         norm = self._clip()
-        digest = batches_digest(step.batches)
-        parts = [float(digest >> (16 * part) & 0xFFFF) for part in range(_PARTS)]
-        own = torch.stack(self._micro_losses).double().sum().item()
-        # The flag is asked as late as possible: a signal during the passes above counts for this step.
+        loss = torch.stack(self._micro_losses).double().sum()
         # The main process's norm counts: guards must come to the same decision everywhere, to the last bit.
-        agreed = norm if self.ranks.main else 0.0
-        loss, norm, stops, *parts = self.ranks.total([own, agreed, float(stop.reason is not None), *parts])
-        whole = sum(int(value) << (16 * part) for part, value in enumerate(parts)) % 2**64
-        return Gradients(loss / targets, tokens, norm, digest_text(whole), stops > 0)
+        agreed = norm.to(loss) if self.ranks.main else torch.zeros_like(loss)
+        # The flag is asked as late as possible: a signal during the passes above counts for this step.
+        known = to_device(said(step.batches, stop=stop.reason is not None), loss.device)
+        sums = self.ranks.total_of(torch.cat([loss[None], agreed[None], known]))
+        if self.defers:
+            self._refuse_unless(torch.isfinite(sums[:2]).all())
+        return Figures(Arriving.of(sums), targets, tokens)
 
     def apply(self, lr: float) -> None:
         """Take the optimizer step that the gradients of the last call ask for."""
@@ -151,9 +151,11 @@ class Engine(ABC):
     def suspects(self, step: Step, most: float) -> list[int]:
         """The samples of micro-batches whose own loss, in nats per token, is not finite or above ``most``.
 
-        After ``gradients`` of the same step; every process calls this together, and gets those of all.
+        After ``gradients`` of the same step, or of the one that follows it; every process calls this together, and gets
+        those of all.
         """
-        losses = zip(step.batches, self._micro_losses, strict=True)
+        found = next(losses for first, losses in reversed(self._recent) if first == step.first_sample)
+        losses = zip(step.batches, found, strict=True)
         bad = [batch for batch, loss in losses if not math.isfinite(own := loss.item()) or own > most * batch.targets]
         return sorted(self.ranks.all_of([sample for batch in bad for sample in batch.samples]))
 
@@ -210,6 +212,10 @@ class Engine(ABC):
     @abstractmethod
     def _update(self) -> None:
         """The optimizer's step."""
+
+    def _refuse_unless(self, healthy: torch.Tensor) -> None:
+        """Leave this update out, and all that follow it, if ``healthy`` (a boolean on the device) is not true."""
+        raise NotImplementedError
 
     @abstractmethod
     def _discard(self) -> None:
@@ -275,11 +281,11 @@ class Engine(ABC):
         return Targets(self._on_device(flat[rows]), self._on_device(rows))
 
     def _on_device(self, array: npt.NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._accelerator.device, torch.int64)
+        return to_device(torch.from_numpy(array).to(torch.int64), self._accelerator.device)
 
-    def _clip(self) -> float:
+    def _clip(self) -> torch.Tensor:
         tensors = self._gradients()
         squares = sum_of_squares(tensors)
-        norm = math.sqrt(self.ranks.total([squares])[0] if self.gradients_shared_out else squares)
+        norm = (self.ranks.total_of(squares) if self.gradients_shared_out else squares).sqrt()
         clip(tensors, norm, self._config.optimizer.clip_norm)
         return norm

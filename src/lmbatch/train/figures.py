@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from lmbatch.loader import Batch
+from lmbatch.loader import Batch, batches_digest, digest_text
 from lmbatch.train.transfer import Arriving
 
 _PARTS = 4  # a 64-bit sum travels as four 16-bit parts, which float64 adds exactly
@@ -44,7 +42,7 @@ class Figures:
         """Wait for them."""
         loss, norm, stops, *parts = self.sums.numbers()
         whole = sum(int(value) << (16 * part) for part, value in enumerate(parts)) % 2**64
-        return Gradients(loss / self.targets, self.tokens, norm, f"{whole:016x}", stops > 0)
+        return Gradients(loss / self.targets, self.tokens, norm, digest_text(whole), stops > 0)
 
 
 def said(batches: Sequence[Batch], *, stop: bool) -> torch.Tensor:
@@ -52,23 +50,3 @@ def said(batches: Sequence[Batch], *, stop: bool) -> torch.Tensor:
     digest = batches_digest(batches)
     parts = [float(digest >> (16 * part) & 0xFFFF) for part in range(_PARTS)]
     return torch.tensor([float(stop), *parts], dtype=torch.float64)
-
-
-def sample_digest(sample: int, tokens: np.ndarray) -> int:
-    """64 bits that identify the tokens of sample number ``sample`` (BLAKE2b)."""
-    number = sample.to_bytes(8, "little")
-    return int.from_bytes(
-        hashlib.blake2b(tokens.astype("<i8").tobytes(), digest_size=8, salt=number).digest(), "little"
-    )
-
-
-def batches_digest(batches: Sequence[Batch]) -> int:
-    """The sum of the samples' digests modulo 2^64: no matter how they are spread over batches and processes.
-
-    Padding is no part of a sample.
-    """
-    total = 0
-    for batch in batches:
-        for sample, row in zip(batch.samples, batch.rows(), strict=True):
-            total += sample_digest(sample, row)
-    return total % 2**64

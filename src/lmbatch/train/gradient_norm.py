@@ -26,8 +26,9 @@ def _squares(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     if tensor.device.type != "cpu":
         yield torch.linalg.vector_norm(tensor, dtype=torch.float64).square()
         return
-    for piece in tensor.reshape(-1).split(_PIECE):
-        wide = piece.double()
+    flat = tensor.reshape(-1)
+    for start in range(0, len(flat), _PIECE):
+        wide = flat[start : start + _PIECE].double()
         yield torch.dot(wide, wide)
 
 
@@ -39,5 +40,7 @@ def clip(tensors: Sequence[torch.Tensor], norm: torch.Tensor, limit: float | Non
     """
     if limit is not None:
         factor = (limit / (norm + _SMALL)).nan_to_num(nan=1.0).clamp(max=1.0)
+        if factor.device.type == "cpu" and factor == 1.0:
+            return  # there to be seen
         for tensor in tensors:
             tensor.mul_(factor)

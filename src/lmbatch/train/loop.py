@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel
 
 from lmbatch.checkpoint import CheckpointFacts
 from lmbatch.config import EvaluateConfig, SamplesConfig, TrainConfig
 from lmbatch.errors import StopRequested
-from lmbatch.loader import BatchLoader
+from lmbatch.loader import BatchLoader, Step
 from lmbatch.train.due import completes_epoch, due
-from lmbatch.train.engine import Engine, Gradients
+from lmbatch.train.engine import Engine
 from lmbatch.train.evaluate import Validation, evaluate
+from lmbatch.train.figures import Figures, Gradients
 from lmbatch.train.guards import Finding
 from lmbatch.train.recorder import Recorder
 from lmbatch.train.records import Record
@@ -53,9 +55,23 @@ class Hooks:
     generate: Callable[[PreTrainedModel, str], str] | None  # a text from a prompt, on the main process
 
 
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step that was begun and not yet looked at. ``number`` counts from 0; ``start`` is a monotonic clock's."""
+
+    step: Step
+    number: int
+    start: float
+    lr: float
+    figures: Figures
+
+
 @dataclass(slots=True)
 class Loop:
     """Steps, and what is due after a step: a row of metrics, a checkpoint, an evaluation, sample texts.
+
+    An engine that leaves a bad update out by itself is not waited for: its figures are looked at when the next step is
+    under way, unless something is due that needs them. ``position`` is that of the last step that was looked at.
 
     Whatever is due is looked at again when an attempt resumes, so an interruption between a checkpoint and the
     evaluation of the same step leaves no gap.
@@ -77,6 +93,9 @@ class Loop:
     mfu_of_speed: float | None  # MFU at one token per second; None where the peak is not known
     copied: int = 0  # the step of the newest checkpoint that is committed, or on its way to be
     owed: bool = False  # a checkpoint that was due and waits
+    flights: deque[Flight] = field(default_factory=deque)
+    looked: float = 0.0  # when the last step was looked at
+    asked: bool = False  # did any process ask for a stop in it?
 
     def run(self) -> None:
         """Train to the end, or until a stop is asked for: then save and raise StopRequested.
@@ -86,34 +105,58 @@ class Loop:
         """
         try:
             self._after_step()
-            while self.position.step < self.total:
-                self._step()
-                self._after_step()
+            while self.position.step + len(self.flights) < self.total:
+                self._begin()
+                while len(self.flights) > self._may_wait():
+                    self._finish(self.flights.popleft())
+                    self._check_stop()
+                    self._after_step()
             self._finish_saving()
         except StopRequested:
+            while self.flights:
+                self._finish(self.flights.popleft())
             self._save()
             self._finish_saving()
             raise
 
-    def _step(self) -> None:
+    def _begin(self) -> None:
         start = time.monotonic()
-        number = self.position.step
+        number = self.position.step + len(self.flights)
         self.watchdog.beat(f"the data of step {number + 1}")
         step = next(self.loader)
         self.watchdog.beat(f"step {number + 1}")
-        gradients = self.engine.gradients(step, number=number, stop=self.stop)
-        found = self.sentry.examine(step, number + 1, gradients)
+        figures = self.engine.begin(step, number=number, stop=self.stop)
         lr = lr_at(number, self.config.optimizer, self.config.schedule, self.total)
-        if found is not None and found.action == "skip":
-            self.engine.skip(lr)
-        else:
+        if self.engine.defers:
             self.engine.apply(lr)
+        self.flights.append(Flight(step, number, start, lr, figures))
+
+    def _may_wait(self) -> int:
+        """How many steps need not be looked at yet."""
+        step = self.position.step + len(self.flights)
+        return 1 if self.engine.defers and not self._anything_due(step) else 0
+
+    def _finish(self, flight: Flight) -> None:
+        """Look at a step, and do what follows from it; on every process alike."""
+        gradients = flight.figures.fetch()
+        found = self.sentry.examine(flight.step, flight.number + 1, gradients)
+        if not self.engine.defers:
+            if found is not None and found.action == "skip":
+                self.engine.skip(flight.lr)
+            else:
+                self.engine.apply(flight.lr)
         self._advance(gradients)
-        self._record(self._row(gradients, found, step.first_sample, lr, time.monotonic() - start))
-        if number == self.standing.resumed_from:
+        now = time.monotonic()
+        seconds = now - max(flight.start, self.looked)  # the part that the step before it had is not its own
+        self.looked = now
+        self.asked = gradients.stop
+        self._record(self._row(gradients, found, flight, seconds))
+        if flight.number == self.standing.resumed_from:
             self.hooks.first_step()
+
+    def _check_stop(self) -> None:
         # Several processes have agreed together with the loss; one alone asks again at the boundary itself.
-        if gradients.stop or (self.engine.ranks.world == 1 and self.stop.reason is not None):
+        if self.asked or (self.engine.ranks.world == 1 and self.stop.reason is not None):
             self.stop.request("another process")
             self.stop.check()
 
@@ -126,16 +169,17 @@ class Loop:
         if math.isfinite(gradients.loss):
             self.standing.loss = gradients.loss
 
-    def _row(self, gradients: Gradients, found: Finding | None, first_sample: int, lr: float, seconds: float) -> Record:
+    def _row(self, gradients: Gradients, found: Finding | None, flight: Flight, seconds: float) -> Record:
         speed = gradients.tokens / seconds
+        first = flight.step.first_sample
         return {
             "step": self.position.step,
             "loss": finite(gradients.loss),
-            "lr": lr,
+            "lr": flight.lr,
             "grad_norm": finite(gradients.grad_norm),
             "skipped": found.why if found is not None and found.action == "skip" else None,
             "spike": found.why if found is not None and found.action == "warn" else None,
-            "samples": [first_sample, first_sample + self.config.batch.size],
+            "samples": [first, first + self.config.batch.size],
             "data": gradients.data,
             "tokens": gradients.tokens,
             "seconds": seconds,
@@ -161,6 +205,12 @@ class Loop:
             self.owed = False
         self._evaluate(step, self.config.evaluate)
         self._sample(step, self.config.samples)
+
+    def _anything_due(self, step: int) -> bool:
+        if due(self.config.save.every, step, self.total) or self._completes_epoch(step):
+            return True
+        evaluated = self.validation is not None and due(self.config.evaluate.every, step, self.total)
+        return evaluated or (bool(self.config.samples.prompts) and due(self.config.samples.every, step, self.total))
 
     def _completes_epoch(self, step: int) -> bool:
         size = self.config.batch.size

@@ -16,7 +16,7 @@ from lmbatch.checkpoint.commit import Write
 from lmbatch.checkpoint.files import Digests
 from lmbatch.checkpoint.snapshot import frozen
 from lmbatch.checkpoint.state import TrainingState, write_state
-from lmbatch.config import TrainConfig
+from lmbatch.config import GuardsConfig, TrainConfig
 from lmbatch.loader import Batch
 from lmbatch.train.engine import Engine
 from lmbatch.train.optimizer import set_lr
@@ -33,6 +33,7 @@ class PlainEngine(Engine):
         """``resume`` is the folder of a checkpoint. Raises CheckpointError if it does not fit."""
         super().__init__(config, accelerator, model)
         self._plain_optimizer = optimizer
+        self._ill = torch.tensor(False)  # was there a step that is not finite?
         prepare: Any = accelerator.prepare
         self._model, self._optimizer = prepare(model, optimizer)
         # Evaluation must not go through the data-parallel wrapper: its processes may see unequal numbers of batches.
@@ -68,6 +69,18 @@ class PlainEngine(Engine):
             return lambda _: None
         copied = frozen(self._state(), self._buffers)
         return lambda commit: commit(lambda folder: write_state(folder, copied))
+
+    @property
+    def defers(self) -> bool:
+        """With the fused optimizer, which can look at a flag on the device, and guards that do nothing but stop."""
+        guards = self._config.guards or GuardsConfig()
+        return self._config.compute.fused_optimizer and self.scaler is None and guards.only_stop
+
+    def _refuse_unless(self, healthy: torch.Tensor) -> None:
+        # torch's optimizers take this from a gradient scaler, and leave weights, moments and step counts as they are.
+        self._ill = torch.logical_or(self._ill.to(healthy.device), healthy.logical_not())
+        untyped: Any = self._plain_optimizer
+        untyped.found_inf = self._ill.float()
 
     def _begin_step(self) -> None:
         self._model.train()

@@ -149,9 +149,15 @@ class Ranks:
         """The sum of each value over the processes, in float64."""
         if self.world == 1:
             return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
-        torch.distributed.all_reduce(tensor)
+        tensor = self.total_of(torch.tensor(values, dtype=torch.float64, device=self._device))
         return [float(value) for value in tensor.tolist()]
+
+    def total_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same for a tensor, in place, where it is: on a GPU nobody waits for it."""
+        if self.world > 1:
+            tensor = tensor.to(self._device)
+            torch.distributed.all_reduce(tensor)
+        return tensor
 
     def any(self, flag: bool) -> bool:
         """Is the flag set on any process?"""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from lmbatch.errors import LmbatchError, LossSpikeError, NonFiniteLossError
 from lmbatch.loader import Step
-from lmbatch.train.engine import Engine, Gradients
+from lmbatch.train.engine import Engine
+from lmbatch.train.figures import Gradients
 from lmbatch.train.guards import Finding, Guard
 from lmbatch.train.records import Record
 

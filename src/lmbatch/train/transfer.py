@@ -32,7 +32,8 @@ class Arriving:
             return cls(tensor, None)
         held = torch.empty_like(tensor, device="cpu", pin_memory=True)
         held.copy_(tensor, non_blocking=True)
-        here: Any = torch.cuda.Event()
+        event: Any = torch.cuda.Event
+        here = event()
         here.record()
         return cls(held, here)
 

@@ -13,12 +13,11 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from lmbatch.config import DataConfig, ModelConfig, fingerprint
 from lmbatch.errors import ConfigError
-from lmbatch.loader import Apart, ApartBatch, Batch, Purpose, Step, open_train_data
+from lmbatch.loader import Apart, ApartBatch, Batch, Purpose, Step, batches_digest, open_train_data
 from lmbatch.loader.apart import positions
 from lmbatch.loader.batches import IGNORED
 from lmbatch.model import build_model, causal_loss, check_documents_apart
 from lmbatch.train import train
-from lmbatch.train.engine import batches_digest
 from lmbatch.train.metrics import evaluation_rows, read_metrics, training_rows
 from lmbatch.train.objective import open_objective
 from lmbatch.train.optimizer import build_optimizer

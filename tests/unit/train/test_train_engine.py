@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmbatch.loader import Batch
-from lmbatch.train.engine import batches_digest, step_seed
+from lmbatch.loader import Batch, batches_digest
+from lmbatch.train.engine import step_seed
 
 TOKENS = np.arange(24, dtype=np.int64).reshape(4, 6)
 

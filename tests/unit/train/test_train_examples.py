@@ -15,10 +15,10 @@ from torch import nn
 
 from lmbatch.config import ModelConfig
 from lmbatch.errors import ConfigError
-from lmbatch.loader import Batch, Step, open_train_data
+from lmbatch.loader import Batch, Step, batches_digest, open_train_data
 from lmbatch.model import build_model
 from lmbatch.train import train
-from lmbatch.train.engine import Engine, batches_digest
+from lmbatch.train.engine import Engine
 from lmbatch.train.metrics import evaluation_rows, read_metrics, training_rows
 from lmbatch.train.optimizer import build_optimizer
 from lmbatch.train.plain_engine import PlainEngine

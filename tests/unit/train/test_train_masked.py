@@ -230,7 +230,7 @@ def test_the_loss_is_the_mean_over_the_hidden_tokens_however_the_batch_is_cut(ma
 
 
 def test_the_digest_of_a_step_tells_masks_apart(masked_store, tmp_path):
-    from lmbatch.train.engine import batches_digest
+    from lmbatch.loader import batches_digest
 
     batch = first_batch(masked_config(masked_store, tmp_path))
     other = first_batch(masked_config(masked_store, tmp_path, seed=2))
