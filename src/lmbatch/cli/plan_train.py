@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lmbatch.cli.common import json_option, print_json, set_option
+from lmbatch.cli.common import json_option, print_json, progress_bar, set_option
 from lmbatch.cli.prediction import print_prediction, print_published
 from lmbatch.config import SiteConfig, TrainConfig, load_config
 from lmbatch.config.base import parse_bytes
@@ -18,7 +19,8 @@ from lmbatch.estimate.devices import DEVICES, Device, find_device
 from lmbatch.estimate.machine import this_machine
 from lmbatch.estimate.prediction import MFU, RESTART_SECONDS, Place, Rates
 from lmbatch.estimate.published import beside, published_run
-from lmbatch.estimate.saves import Speeds
+from lmbatch.estimate.saves import HASH_SPEED, MEMORY_SPEED, Speeds
+from lmbatch.launch.train_probe import PROBE_SECONDS, probe_training
 from lmbatch.train.folder import RunFolder
 from lmbatch.train.planning import corpus_of, keep_prediction, prediction_of, setting_of, shape_of_config, work_of
 
@@ -74,12 +76,20 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("config_file", required=False, type=click.Path(dir_okay=False))
 @click.option("--config", "config_option", type=click.Path(dir_okay=False), help="The same, as other verbs have it.")
 @_options
+@click.option("--probe", is_flag=True, help="Train on this machine for a while instead of believing --mfu.")
+@click.option(
+    "--probe-seconds",
+    type=click.FloatRange(min=0),
+    default=PROBE_SECONDS,
+    show_default=True,
+    help="How long, after the first step.",
+)
 @click.option("--save", is_flag=True, help="Keep the prediction in the run's folder.")
 @set_option
 @json_option
 def train(
-    config_file: str | None, config_option: str | None, site_path: str | None, sets: tuple[str, ...], save: bool,
-    as_json: bool, **options: Any,
+    config_file: str | None, config_option: str | None, site_path: str | None, sets: tuple[str, ...],
+    probe: bool, probe_seconds: float, save: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Say what training CONFIG_FILE takes: memory by part, hours, checkpoints, notice, losses."""
     path = Path(_one_of(config_file, config_option))
@@ -89,10 +99,15 @@ def train(
     published = published_run(path)
     corpus = corpus_of(config, tokens=_count(options["tokens"]), vocabulary=options["vocab"], published=published)
     place, world = _place(site, precision, config, options)
+    rates = _rates(site, options)
+    if probe:
+        rates = _probed(
+            config, corpus.vocabulary, rates, world=world, precision=precision, place=place, seconds=probe_seconds
+        )
     setting = setting_of(config, world=world, precision=precision, on_gpu=place.device != "cpu")
     shape = shape_of_config(config, corpus.vocabulary, setting.compute)
     work = work_of(config, corpus, published)
-    found = prediction_of(config, shape, setting, work, place, _rates(site, options), precision=precision)
+    found = prediction_of(config, shape, setting, work, place, rates, precision=precision)
     if save:
         keep_prediction(RunFolder.of(config.run).path, found)
     theirs = None if published is None else beside(published, shape, found.tokens_per_second)
@@ -183,6 +198,28 @@ def _rates(site: SiteConfig | None, options: dict[str, Any]) -> Rates:
         gb_month=options["price_gb_month"], thousand_writes=options["price_1000_writes"],
         gpu_hour=options["price_gpu_hour"],
     )  # fmt: skip
+
+
+def _probed(
+    config: TrainConfig, vocabulary: int, rates: Rates, *, world: int, precision: str, place: Place, seconds: float
+) -> Rates:
+    """The rates with what a probe of one process on this machine found, times the number of processes."""
+    own = this_machine().gpu
+    here = find_device(own) if own is not None else None
+    if place.device != (here.name if here is not None else own or "cpu"):
+        raise UsageError(
+            f"--probe measures this machine, which has {own or 'no GPU'}, not {place.device}",
+            remedy="run it on a node of the cluster, or leave --device and --probe out of one command",
+        )
+    with progress_bar("probe", "s") as update:
+        found = probe_training(
+            config, vocabulary=vocabulary, world=world, precision=precision, seconds=seconds,
+            on_progress=lambda done, total, note: update(done, total, note),
+        )  # fmt: skip
+    # What is left of writing when the hash is taken away, which the arithmetic adds again.
+    writing = max(found.write_seconds - found.checkpoint_bytes / HASH_SPEED, found.checkpoint_bytes / MEMORY_SPEED)
+    speeds = rates.speeds.model_copy(update={"write": found.checkpoint_bytes / writing, "measured": True})
+    return replace(rates, speed=found.tokens_per_second * world, speeds=speeds)
 
 
 def _size(text: str | None) -> int | None:

@@ -78,10 +78,14 @@ def _print_time(found: Prediction) -> None:
         rows += [
             ("speed", f"{found.tokens_per_second:,.0f} tokens/s", f"{found.source}{mfu}"),
             ("a step", human_seconds(found.step_seconds), f"{found.batch * found.sequence:,} tokens"),
-            ("time", f"{found.seconds / 3600:,.1f} h", f"{found.seconds / 3600 * found.world:,.1f} GPU hours"
+            ("time", _hours(found.seconds), f"{found.seconds / 3600 * found.world:,.1f} GPU hours"
              if found.device != "cpu" else ""),
         ]  # fmt: skip
     print_table(("time", "", ""), rows)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else human_seconds(seconds)
 
 
 def _print_saves(found: Prediction) -> None:

@@ -10,6 +10,7 @@ from lmbatch.store.s3 import parts_of
 BYTES_PER_PARAMETER = 12
 # sha256 over every byte that was written, on one core with the SHA instructions; a core without them does a third.
 HASH_SPEED = 1.2e9
+MEMORY_SPEED = 5e9  # no disk is faster than a copy within memory on one core
 # Page-locked copies over PCIe 4.0 x16, of 32 GB/s at best.
 COPY_SPEED = 12e9
 # Slurm looks at time limits every 30 s or so; what it says a minute before comes as late as that.

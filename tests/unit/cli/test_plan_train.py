@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lmbatch.cli import cli
-from lmbatch.errors import UsageError
+from lmbatch.errors import LaunchError, UsageError
 from lmbatch.train.planning import read_prediction
 from support.tiny_corpus import write_corpus
 from support.tiny_run import tiny_settings, write_config
@@ -124,3 +124,35 @@ def test_no_torch_is_loaded_for_a_common_type() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.split()[-1] == "False"
+
+
+def test_a_probe_really_trains_and_leaves_nothing(tmp_path: Path) -> None:
+    settings = tiny_settings(str(tmp_path / "nothing"), tmp_path / "runs", steps=1000, peak_flops=1e12)
+    config = write_config(tmp_path / "tiny.yaml", settings)
+    found = facts(config, "--vocab", 99, "--probe", "--probe-seconds", 0.1, "--device", "cpu")
+    assert found["source"] == "probe"
+    speed, mfu = found["tokens_per_second"], found["mfu"]
+    assert isinstance(speed, float)
+    assert isinstance(mfu, float)
+    assert mfu == pytest.approx(speed * float(str(found["flops_per_token"])) / 1e12)
+    assert found["step_seconds"] == pytest.approx(8 * 32 / speed)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_probe_that_fails_says_why(tmp_path: Path) -> None:
+    changes = {"config": {"n_embd": 33}}  # not a multiple of its two heads
+    settings = tiny_settings(str(tmp_path / "nothing"), tmp_path / "runs", model=changes)
+    config = write_config(tmp_path / "tiny.yaml", settings)
+    with pytest.raises(LaunchError, match="divisible"):
+        CliRunner().invoke(
+            cli, ["plan", "train", str(config), "--vocab", "99", "--probe", "--device", "cpu"], catch_exceptions=False
+        )
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_what_a_probe_cannot_stand_in_for(tmp_path: Path) -> None:
+    masked = ["plan", "train", str(ROOT / "configs/train/s1_roberta.yaml"), "--vocab", "52000", "--tokens", "1G"]
+    with pytest.raises(UsageError, match="masked"):
+        CliRunner().invoke(cli, [*masked, "--probe", "--device", "cpu"], catch_exceptions=False)
+    with pytest.raises(UsageError, match="measures this machine"):
+        CliRunner().invoke(cli, [*masked, "--probe", "--device", "V100"], catch_exceptions=False)
