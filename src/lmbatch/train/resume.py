@@ -13,6 +13,7 @@ from lmbatch.checkpoint import CheckpointFacts, Checkpoints, load_training_state
 from lmbatch.checkpoint.checkpoints import Checkpoint
 from lmbatch.config import TrainConfig, differences, identity
 from lmbatch.errors import ResumeError
+from lmbatch.loader import LoaderState
 from lmbatch.store.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def check_same_run(facts: CheckpointFacts, config: TrainConfig, manifest: Manife
             f"{manifest.digest}",
             remedy="point data.store at the corpus that the run began with, or give the run another name",
         )
+    check_loader(facts)
     old = {**facts.config_identity, "(precision)": facts.precision}
     changes = differences(old, {**config_identity(config), "(precision)": precision})
     if changes and not config.run.accept_changes:
@@ -72,6 +74,23 @@ def check_same_run(facts: CheckpointFacts, config: TrainConfig, manifest: Manife
         )
     for change in changes:
         log.warning("accepted: from step %d on, %s", facts.step, change)
+
+
+def check_loader(facts: CheckpointFacts) -> None:
+    """Raises ResumeError if the loader's state names another place in the data than the checkpoint itself.
+
+    They are written from different variables: where they part, samples would be repeated or left out without a word.
+    """
+    if not facts.loader:
+        return
+    state = LoaderState.from_dict(facts.loader)
+    seed = facts.config_identity.get("seed", state.seed)
+    if state != LoaderState(facts.manifest_digest, seed, facts.samples_consumed):
+        raise ResumeError(
+            f"step {facts.step} contradicts itself: after {facts.samples_consumed} samples of {facts.manifest_digest} "
+            f"with seed {seed}, the loader's state is {facts.loader}",
+            remedy="resume from another checkpoint (set this one's receipt.json aside), and report this",
+        )
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> None:

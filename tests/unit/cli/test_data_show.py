@@ -14,8 +14,11 @@ from lmbatch.errors import UsageError
 from lmbatch.loader import BatchLoader, documents_of, open_train_data, show_samples
 from lmbatch.train import train
 from lmbatch.train.metrics import read_metrics, training_rows
+from support import masked_corpus
+from support.drive import preprocess_here
 from support.tiny_corpus import write_corpus
 from support.tiny_run import tiny_config
+from support.wudao import config_for, write_files, write_tokenizer
 
 
 def show(*arguments: object) -> Result:
@@ -123,3 +126,30 @@ def test_documents_are_shown_without_their_tokens(runs: Path, monkeypatch: pytes
     with open_train_data(config.data, seed=1) as data:
         monkeypatch.setattr(data.reader, "tokens", lambda shard: pytest.fail("tokens were read"))
         assert len(show_samples(data, range(5))) == 5
+
+
+def test_examples_of_several_documents(tmp_path: Path) -> None:
+    """Packed by best fit: every document's part in an example ends with its EOD, or was cut."""
+    write_files(tmp_path / "raw", files=1)
+    write_tokenizer(tmp_path / "tok")
+    chunking = {"mode": "best_fit", "length": 48}
+    preprocess_here(config_for(tmp_path, chunking=chunking, tasks={"bytes": 10**6}))
+    data = {"document_attention": True, "sequence_length": 48}
+    settings = {"data": data, "steps": 2, "evaluate": {"batches": 0}}
+    train(tiny_config(str(tmp_path / "store"), tmp_path, **settings))
+    facts = shown(tmp_path / "tiny", "--step", 2, "--text", "--check")
+    assert facts["as_trained"] is True
+    assert any(len(sample["parts"]) > 2 for sample in facts["made_of"])
+    for sample in facts["made_of"]:
+        assert sum(part["end"] - part["first"] for part in sample["parts"]) == sample["tokens"]
+        assert len({(part["path"], part["position"]) for part in sample["parts"]}) == len(sample["parts"])
+        for part in sample["parts"]:
+            assert "<|endoftext|>" not in part["text"].removesuffix("<|endoftext|>")
+
+
+def test_hidden_tokens_count_too(tmp_path: Path) -> None:
+    """The digest of a masked run covers what was hidden, and a sample has a first token that no shard has."""
+    store = masked_corpus.write_corpus(tmp_path / "masked")
+    train(masked_corpus.masked_config(store, tmp_path, steps=2, evaluate={"batches": 0}))
+    for step in (1, 2):
+        assert shown(tmp_path / "tiny", "--step", step, "--check")["as_trained"] is True
