@@ -200,6 +200,32 @@ def test_a_save_that_fails_ends_every_process(run, finished, tmp_path):
     assert_bit_for_bit(run(tmp_path, "zero3"), finished("zero3"))
 
 
+def payloads(run_dir: Path) -> dict[str, bytes]:
+    """The bytes of all files of all checkpoints, but for the state of Python's own generator, which nobody seeds."""
+    files = run_dir.glob("checkpoints/step-*/attempt-*/*")
+    return {f"{path.parts[-3]}/{path.name}": path.read_bytes() for path in files if path.name != "rng.json"}
+
+
+@pytest.mark.parametrize("shape", ["parallel", "zero2", "zero3"])
+def test_training_goes_on_while_a_checkpoint_is_gathered_and_written(run, tmp_path, shape):
+    """Every byte is that of a run that waits for its checkpoints."""
+    for name in ("waiting", "behind"):
+        (tmp_path / name).mkdir()
+    waiting = run(tmp_path / "waiting", shape, changes={"save": {"asynchronous": False}})
+    behind = run(tmp_path / "behind", shape, hold_save=[0, 8])  # that of step 5
+    assert saved_steps(behind) == [5, 10]
+    assert payloads(behind) == payloads(waiting)
+    assert_bit_for_bit(behind, waiting)
+
+
+@pytest.mark.parametrize("shape", ["zero2", "zero3"])
+def test_a_process_that_dies_while_it_hands_over_its_share_keeps_nobody_waiting(run, finished, tmp_path, shape):
+    at_step_5(finished(shape), tmp_path)
+    run_dir = run(tmp_path, shape, codes=[1], leave_in_gather=[1, 7])
+    assert saved_steps(run_dir) == [5]
+    assert_bit_for_bit(run(tmp_path, shape), finished(shape))
+
+
 def test_bf16_is_that_of_the_plain_engine(run, tmp_path):
     changes = {"precision": "bf16", "steps": 4}
     rows = {}

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ class RankServer:
 
         Events: ``signal`` = [rank, step, number]; ``poison`` = [rank, step, "loss" or "gradient"]; ``spoil`` =
         [rank, {step: kind}] (support/poison.py); ``draws`` = [rank], whose losses hang on what is drawn at random;
-        ``kill_in_save`` = [rank, name of the stage]; ``full_disk`` = [rank]. Steps count from the attempt's first,
-        those of ``spoil`` from the run's.
+        ``kill_in_save`` = [rank, name of the stage]; ``full_disk`` = [rank]; ``hold_save`` = [rank, step];
+        ``leave_in_gather`` = [rank, number of the piece]. Steps count from the attempt's first, those of ``spoil`` from
+        the run's.
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -149,6 +151,42 @@ def _full_disk() -> None:
     tensors._payload = payload
 
 
+def _hold_save(step: int) -> None:
+    """No file of the first save is written before the update of a later ``step`` was applied."""
+    from lmbatch.checkpoint import stages
+    from lmbatch.train.engine import Engine
+
+    original, taken, applied = Engine.apply, [], threading.Event()
+
+    def apply(self, lr: float) -> None:
+        original(self, lr)
+        taken.append(lr)
+        if len(taken) == step:
+            applied.set()
+
+    def hold(stage) -> None:
+        if stage is stages.Stage.BEFORE_PAYLOAD and not applied.wait(60):
+            raise TimeoutError("training waits for the save")
+
+    Engine.apply = apply  # type: ignore[method-assign]
+    stages.on_stage = hold
+
+
+def _leave_in_gather(piece: int) -> None:
+    """The process ends without a word instead of sending its piece of that number."""
+    from lmbatch.train.backstage import Backstage
+
+    original, sent = Backstage.send, []
+
+    def send(self, tensor) -> None:
+        sent.append(0)
+        if len(sent) == piece:
+            os._exit(1)
+        original(self, tensor)
+
+    Backstage.send = send  # type: ignore[method-assign]
+
+
 def _train(job: dict[str, Any], rank: int, port: int) -> None:
     os.environ.update(_environment(rank, job["world"], port))
     os.environ.update(job["environ"])
@@ -167,6 +205,8 @@ def _train(job: dict[str, Any], rank: int, port: int) -> None:
         "draws": _draws,
         "kill_in_save": _kill_in_save,
         "full_disk": _full_disk,
+        "hold_save": _hold_save,
+        "leave_in_gather": _leave_in_gather,
     }
     for name, (chosen, *arguments) in job["events"].items():
         if chosen == rank:
