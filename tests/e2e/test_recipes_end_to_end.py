@@ -65,7 +65,8 @@ def kill_in_training(recipe: Recipe, home: Path) -> None:
     run = home / "runs" / recipe.config("train", "small").stem
     process = subprocess.Popen(command(recipe.name), cwd=home, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 900
-    while last_step(read_metrics(run)) < KILL_AT:
+    saved = run / "checkpoints/step-00000020/receipt.json"
+    while last_step(read_metrics(run)) < KILL_AT or not saved.exists():
         assert process.poll() is None, "the recipe ended before it could be interrupted"
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -152,10 +152,14 @@ class TrainingJob:
         assert self.cluster.run(*command).returncode == 0
 
     def wait_held(self, attempt: int, place: str, processes: int = 2) -> None:
+        """Held after a step, with the checkpoint committed that was due before it and is written behind the steps."""
         wait_until(
             lambda: len(list(self.marks.glob(f"{attempt}-{place}-rank*"))) == processes,
             what=f"for attempt {attempt} to be held at {place}; {self.text()[-2000:]}",
         )
+        due = (int(place.removeprefix("step-")) - 1) // 5 * 5 if place.startswith("step-") else 0
+        receipt = self.run / f"checkpoints/step-{due:08d}/receipt.json"
+        wait_until(lambda: not due or receipt.exists(), what=f"for the checkpoint of step {due}")
 
     def state(self) -> str:
         return self.cluster.run("squeue", "-h", "-o", "%T", "-j", self.id).stdout.strip()
