@@ -17,7 +17,7 @@ class ComputeConfig(Section):
         "fused kernels; flash_attention_2: the package flash-attn, on a GPU in bf16 or fp16."
     )  # fmt: skip
     compile: bool = Field(
-        False, description="torch.compile of the model (engine plain); it needs a C++ compiler. Evaluation and sample "
+        False, description="torch.compile of the steps (engine plain); it needs a C++ compiler. Evaluation and sample "
         "texts are not compiled."
     )  # fmt: skip
     fused_optimizer: bool = Field(

@@ -223,6 +223,12 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _can_compile(self) -> TrainConfig:
+        if self.compute.compile and self.engine.name != "plain":
+            raise ValueError("compute.compile is for the plain engine: DeepSpeed's hooks would break the graph anew")
+        return self
+
+    @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of `steps` and `epochs`")

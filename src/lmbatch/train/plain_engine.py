@@ -18,6 +18,7 @@ from lmbatch.checkpoint.snapshot import frozen
 from lmbatch.checkpoint.state import TrainingState, write_state
 from lmbatch.config import GuardsConfig, TrainConfig
 from lmbatch.loader import Batch
+from lmbatch.train.compiled import compiled
 from lmbatch.train.engine import Engine
 from lmbatch.train.optimizer import set_lr
 from lmbatch.train.resume import load_checkpoint
@@ -36,6 +37,7 @@ class PlainEngine(Engine):
         self._ill = torch.tensor(False)  # was there a step that is not finite?
         prepare: Any = accelerator.prepare
         self._model, self._optimizer = prepare(model, optimizer)
+        self._trained = compiled(self._model, config)
         # Evaluation must not go through the data-parallel wrapper: its processes may see unequal numbers of batches.
         self.plain_model = self._accelerator.unwrap_model(self._model)
         if self.ranks.world > 1:
@@ -88,7 +90,7 @@ class PlainEngine(Engine):
 
     def _forward_backward(self, batch: Batch, targets: int, *, last: bool) -> None:
         with contextlib.nullcontext() if last else self._accelerator.no_sync(self._model):
-            self._accelerator.backward(self._scaled_loss(self._model, batch, targets))
+            self._accelerator.backward(self._scaled_loss(self._trained, batch, targets))
 
     def _gradients(self) -> list[torch.Tensor]:
         self._accelerator.unscale_gradients()

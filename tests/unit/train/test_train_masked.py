@@ -68,7 +68,7 @@ def tokenizer(root):
 def test_a_padded_vocabulary_changes_no_number_and_is_cut_from_the_export(masked_run, masked_store, tmp_path):
     changes = {"samples": {"prompts": [PROMPT]}, "model": {"pad_vocab_to_multiple": 96}}
     padded = train(masked_config(masked_store, tmp_path, **changes))
-    losses = [[row["loss"] for row in read_metrics(run.run_dir)] for run in (padded, masked_run)]
+    losses = [[row["loss"] for row in training_rows(read_metrics(run.run_dir))] for run in (padded, masked_run)]
     assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-4)
     size = AutoTokenizer.from_pretrained(masked_run.run_dir / "tokenizer").vocab_size
     assert size % 96
