@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmbatch.cli.preprocess import thrown_away
 from lmbatch.config import CacheConfig, ChunkingConfig, PreprocessConfig
 from lmbatch.errors import CorpusError, ShardError, UsageError
 from lmbatch.interchange import ExportOptions, export_parquet, what_is_kept
@@ -107,11 +108,12 @@ def test_the_ledger_counts_every_token_and_the_padding_apart(store, manifest):
     assert tokens.padding == sum(LENGTH - len(example) for example in examples_in(store, manifest)) > 0
     assert manifest.ledger.documents_out == len(TEXTS) == sum(shard.documents for shard in manifest.shards)
     assert manifest.chunking == ChunkingConfig(mode="best_fit", length=LENGTH, buffer_tokens=BUFFER)
+    assert f"0 thrown away (0.00%), {tokens.padding} of padding while training" in thrown_away(tokens)
     assert "whole documents" in store.read("DATA_CARD.md").decode()
 
 
 def test_documents_that_were_packed_together_stay_in_one_shard(store, manifest):
-    assert len(manifest.shards) > len(load_plan(store).tasks)
+    assert len(manifest.of("train")) > len(load_plan(store).tasks)
     for entry in manifest.shards:
         with store.open(entry.docs.key) as stream:
             assert all_rows(stream, "").documents == entry.documents
@@ -138,6 +140,11 @@ def test_documents_are_found_behind_an_example(base, store, manifest, split):
             seen.update((origin.path, origin.position) for origin in origins)
         whole = documents_of(store, manifest, split, [Span(number, 0, entry.tokens)])
         assert len(whole) == len({(o.path, o.position) for o in whole}) == entry.documents
+        with store.open(entry.docs.key) as stream:
+            rows = all_rows(stream, "")
+        records = np.stack([rows.piece, rows.position])
+        firsts = np.unique(records, axis=1, return_index=True)[1]  # a document that was cut has several rows
+        assert [origin.document for origin in whole] == sorted(firsts.tolist())
     assert len(seen) == manifest.ledger.documents[split]
 
 
