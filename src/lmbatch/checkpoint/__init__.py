@@ -5,13 +5,15 @@
     training step ──save──▶ checkpoints/step-00000040/<attempt>/…   payload: safetensors and JSON, hashed and fsynced
                             checkpoints/step-00000040/receipt.json  published once, last: it names every byte above
                                    │                 │
-                                   │                 └──background──▶ mirror: another store, payload then receipt
+                                   │                 └──background──▶ mirror: another store, payload, then records
+                                   │                                  (curve, ledger; records.py), then receipt
+    rule.py: newest, every N steps, best, pinned ──▶ what stays, here and in the mirror
                                    ▼
     resume ◀──newest_valid── list, verify sha256, walk back over torn and damaged ones, fall back to the mirror
     export ◀──at(step)──────┘
 
-``train`` saves and resumes, ``infer`` exports, ``cli`` lists and verifies. Nothing here imports torch but ``state``,
-whose two functions are looked up only when they are asked for: listing checkpoints works on a login node.
+``train`` saves and resumes, ``infer`` exports, ``cli`` lists, verifies, pins and prunes. Nothing here imports torch but
+``state``, whose functions are looked up only when they are asked for: listing checkpoints works on a login node.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -85,12 +85,10 @@ class Mirror:
 
     def receipts(self) -> dict[int, bytes]:
         """The receipts that lie in the mirror, by step, as they are."""
-        found = {}
-        for info in self.store.list(PREFIX + "/"):
-            step = step_of(info.key.split("/")[1])
-            if step is not None and info.key == receipt_key(step):
-                found[step] = self.store.read(info.key)
-        return found
+        steps = {info.key: step_of(info.key.split("/")[1]) for info in self.store.list(PREFIX + "/")}
+        keys = [key for key, step in steps.items() if step is not None and key == receipt_key(step)]
+        found = zip(keys, self.store.read_many(keys), strict=True)
+        return {step: data for key, data in found if data is not None and (step := steps[key]) is not None}
 
     def fetch(self, local: LocalCheckpoints, step: int, data: bytes) -> CheckpointReceipt | Problem:
         """Bring a checkpoint back, with its pin: download, verify every byte, commit it in the run folder.

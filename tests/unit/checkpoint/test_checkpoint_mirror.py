@@ -365,3 +365,13 @@ def test_a_pin_comes_back_with_its_checkpoint(mirrored, run_dir, bucket):
     assert is_pinned(LocalStore(run_dir), 10)
     unpin(LocalStore(run_dir), 10)
     assert not is_pinned(LocalStore(run_dir), 10)
+
+
+def test_the_payload_of_a_pinned_one_stays_though_its_receipt_was_set_aside(mirrored, bucket):
+    save_all(mirrored, 10)
+    pin(bucket, 10)
+    bucket.delete("checkpoints/step-00000010/receipt.json")
+    for step in (20, 30, 40):
+        save_all(mirrored, step)
+    assert any("model" in key for key in content(bucket.root / "checkpoints/step-00000010"))
+    assert not content(bucket.root / "checkpoints").keys() & {"step-00000020/receipt.json"}
