@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from lmbatch.cli import cli
 from lmbatch.errors import UsageError
+from lmbatch.preprocess.estimate import Row
 from lmbatch.report import compare_runs, run_page, run_report, runs_page
 from lmbatch.report.html.curves import Scale, round_ticks
 from lmbatch.report.run import curve_of, timeline
@@ -72,7 +74,9 @@ def test_an_attempt_that_runs_lasts_until_now(tmp_path: Path) -> None:
 def test_the_page_shows_what_the_folder_tells(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     log = RecordLog(run / METRICS_FILE)
-    log.append({"kind": "save", "step": 10, "stall_seconds": 0.5, "write_seconds": 4.0, "bytes": 2048})
+    log.append(
+        {"kind": "save", "step": 10, "stall_seconds": 0.25, "waited_seconds": 0.0, "write_seconds": 4.0, "bytes": 2048}
+    )
     log.append(row(21, loss=math.pi, spike="loss 3.14 is above"))
     report = run_report(run)
     page = run_page(report)
@@ -80,13 +84,23 @@ def test_the_page_shows_what_the_folder_tells(tmp_path: Path) -> None:
     assert not report.running
     assert "finished, step 21 of 20" in page
     assert "loss 3.14 is above" in page
-    assert "training waited 0.5 s for one (median), written in 4.0 s behind it" in page
+    assert "training waited 0.25 s for one, which was written in 4.0 s (medians)" in page
     assert "validation 1.5 after step 8" in page
     assert page.index("After step 20") < page.index("After step 10")
     assert "died without notice" in page
     assert "sample 168" in page or "no copy of its manifest" in page
     assert f"从前，{EVIL}" not in page
     assert "从前，&lt;script&gt;" in page
+
+
+def test_what_was_predicted_stands_beside_what_happened(tmp_path: Path) -> None:
+    report = run_report(write_run(tmp_path))
+    assert "Predicted" not in run_page(report)
+    rows = (Row("checkpoint", "B", 2048.0, 2048.0, 2048.0, 1024.0), Row("a save", "s", 0.5, 0.5, 0.5, 90.0))
+    page = run_page(replace(report, status=replace(report.status, foretold=rows)))
+    assert "2.0 KiB" in page
+    assert "-50 %" in page
+    assert "1 min 30 s" in page
 
 
 def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ _STATES = {"finished": "done", "running": "done", "stopped": "open"}
 def run_page(report: RunReport) -> str:
     """The whole file, UTF-8. A pure function of the report and the version of lmbatch."""
     sections = (
-        curves_section, attempts_section, noted_section, data_section, checkpoints_section, texts_section,
-        settings_section,
+        curves_section, attempts_section, noted_section, foretold_section, data_section, checkpoints_section,
+        texts_section, settings_section,
     )  # fmt: skip
     return page(
         f"Run {report.name}",
@@ -137,12 +137,34 @@ def checkpoints_section(report: RunReport) -> Html:
 
 
 def _saving(found: SaveFigures, trained: float) -> str:
-    behind = f", written in {duration(found.write_median)} behind it" if found.write_median is not None else ""
+    stall, behind = _figure(found.stall_median, "s"), _figure(found.write_median, "s")
     return (
-        f"{count(found.saves)} saves; training waited {duration(found.stall_median)} for one (median){behind}: "
+        f"{count(found.saves)} saves; training waited {stall} for one, which was written in {behind} (medians): "
         f"{duration(found.stall_sum)} in all, {share(found.stall_sum, trained)} of the time. "
         f"{size(found.bytes)} written."
     )
+
+
+def foretold_section(report: RunReport) -> Html:
+    """What `lmbatch plan train` said beside what happened; nothing for a run of which nothing was said."""
+    if not report.status.foretold:
+        return Html("")
+    rows = [
+        (row.what, _figure(row.predicted, row.unit), _figure(row.happened, row.unit),
+         "–" if row.error is None else f"{100 * row.error:+.0f} %")
+        for row in report.status.foretold
+    ]  # fmt: skip
+    headings = ("", "predicted", "happened", "difference")
+    return section("foretold", "Predicted, and what happened",
+                   table("Predicted, and what happened", headings, rows, numbers=(1, 2, 3)))  # fmt: skip
+
+
+def _figure(value: float, unit: str) -> str:
+    if unit == "B":
+        return size(value)
+    if unit == "s":
+        return duration(value) if value >= 1 else f"{value:.2g} s"
+    return compact(value)
 
 
 def settings_section(report: RunReport) -> Html:

@@ -16,7 +16,7 @@ from lmbatch.report.run.curve import Curve, curve_of
 from lmbatch.report.run.timeline import Span, timeline
 from lmbatch.report.status import RunStatus, run_status
 from lmbatch.store import Manifest, parse_manifest
-from lmbatch.train.metrics import evaluation_rows, read_metrics, training_rows
+from lmbatch.train.metrics import evaluation_rows, read_metrics, save_rows, training_rows
 from lmbatch.train.records import Record, read_records
 
 _SAMPLED_STEPS = 6
@@ -25,12 +25,12 @@ _NOTED_STEPS = 50
 
 @dataclass(frozen=True, slots=True)
 class SaveFigures:
-    """What saving has cost, over all saves that told. Seconds; None where none told."""
+    """What saving has cost. Times in seconds."""
 
     saves: int
     stall_median: float
     stall_sum: float
-    write_median: float | None
+    write_median: float
     bytes: int
 
 
@@ -98,14 +98,13 @@ def run_report(run: Path) -> RunReport:
     )  # fmt: skip
 
 
-def _saves(rows: Sequence[Record]) -> SaveFigures | None:
-    found = [row for row in rows if row["kind"] == "save" and row.get("stall_seconds") is not None]
+def _saves(rows: list[Record]) -> SaveFigures | None:
+    found = save_rows(rows)
     if not found:
         return None
     stalls = [row["stall_seconds"] for row in found]
-    writes = [row["write_seconds"] for row in found if row.get("write_seconds") is not None]
-    return SaveFigures(len(found), median(stalls), sum(stalls), median(writes) if writes else None,
-                       sum(row.get("bytes") or 0 for row in found))  # fmt: skip
+    writes = [row["write_seconds"] for row in found]
+    return SaveFigures(len(found), median(stalls), sum(stalls), median(writes), sum(row["bytes"] for row in found))
 
 
 def _last_rounds(rows: Sequence[Record]) -> tuple[Record, ...]:
