@@ -43,7 +43,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(server, store, tmp_path_factory):
-    def started(world, engine, model, compute, *, folder=None, steps=10):
+    def started(world, engine, model, compute, *, folder=None, steps=10, code=0, **events):
         folder = folder or tmp_path_factory.mktemp("run")
         settings = tiny_settings(
             store, folder, engine=engine, compute=compute, steps=steps, batch={"micro": 2},
@@ -51,7 +51,7 @@ def run(server, store, tmp_path_factory):
             run={"hang_seconds": 40.0, "accept_changes": True},
         )  # fmt: skip
         config = write_config(folder / "tiny.yaml", settings | {"model": MODELS[model]})
-        assert set(server.run(config, world=world)) == {0}, logs(config)
+        assert set(server.run(config, world=world, **events)) == {code}, logs(config)
         return folder / "tiny"
 
     return started
@@ -73,6 +73,18 @@ def test_all_options_give_the_losses_of_one_process_without_them(run, alone, sha
     for kind in (training_rows, evaluation_rows):
         assert losses(found, kind) == pytest.approx(losses(alone[model], kind), rel=0, abs=TOLERANCE)
     assert read_attempts(found)[0].world_size == 2
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_on_one_process_stops_both_before_anything_is_changed(run, alone, tmp_path, what):
+    """Figures are looked at one step behind here: step 8 has begun when step 7 is found to be bad."""
+    fused = {"fused_optimizer": True}
+    found = run(*SHAPES["parallel"], "own", fused, folder=tmp_path, code=1, poison=[1, 7, what])
+    assert "step 7: " in logs(tmp_path / "tiny.yaml")
+    assert len(losses(found, training_rows)) == 6
+    run(*SHAPES["parallel"], "own", fused, folder=tmp_path)
+    assert read_attempts(found)[1].resumed_from == 5
+    assert losses(found, training_rows) == pytest.approx(losses(alone["own"], training_rows), rel=0, abs=TOLERANCE)
 
 
 WAYS = {

@@ -136,6 +136,37 @@ def _kill_in_save(stage: str) -> None:
     stages.on_stage = die
 
 
+def _note_reductions(path: str) -> None:
+    """Write a line for each step: dtype and size of every tensor that is reduced between its begin and its end."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from lmbatch.train.engine import Engine
+
+    begin = Engine.begin
+
+    class Reductions(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sent: list[tuple[str, int]] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.namespace == "c10d" and "reduce" in str(func):
+                tensors = next(value for value in reversed(args[:2]) if isinstance(value, list | tuple | torch.Tensor))
+                flat = torch.utils._pytree.tree_leaves(tensors)
+                self.sent += [(str(tensor.dtype), tensor.numel()) for tensor in flat]
+            return func(*args, **(kwargs or {}))
+
+    def noted(self, *arguments, **named):
+        with Reductions() as seen:
+            found = begin(self, *arguments, **named)
+        with Path(path).open("a") as file:
+            file.write(json.dumps(seen.sent) + "\n")
+        return found
+
+    Engine.begin = noted  # type: ignore[method-assign]
+
+
 def _full_disk() -> None:
     """The disk is full once half of the weights are written."""
     from lmbatch.checkpoint import tensors
@@ -205,6 +236,7 @@ def _train(job: dict[str, Any], rank: int, port: int) -> None:
         "draws": _draws,
         "kill_in_save": _kill_in_save,
         "full_disk": _full_disk,
+        "note_reductions": _note_reductions,
         "hold_save": _hold_save,
         "leave_in_gather": _leave_in_gather,
     }
