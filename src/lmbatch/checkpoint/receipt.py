@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from lmbatch.checkpoint.layout import payload_folder
-from lmbatch.config.base import Section, operational
+from lmbatch.config.base import Section, added, operational
 from lmbatch.config.fingerprint import canonical_json, identity
 from lmbatch.store.manifest import FileEntry
 
@@ -31,6 +31,7 @@ class CheckpointFacts(Section):
     config_identity: dict[str, Any] = Field(default_factory=dict)
     manifest_digest: str
     loader: dict[str, Any] = Field(default_factory=dict)
+    guards: dict[str, Any] | None = added(None)  # what they remember of the last steps; of a run with `guards`
     code_version: str
     precision: str
 

@@ -7,17 +7,18 @@
     rows of metrics.jsonl ──▶ note ────┘   losses and norms of the last applied steps; steps left out in a row
 
 What is known of earlier steps comes from their rows alone, in the running process as well as after a resume, so both
-judge alike. A row of a step that was not applied tells nothing of what is usual: it stays out of the window.
+judge alike. Where the rows are lost with a disk, a checkpoint from the store has the window itself. A row of a step
+that was not applied tells nothing of what is usual: it stays out of the window.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from lmbatch.config import GuardsConfig
 from lmbatch.train.records import Record
@@ -58,6 +59,19 @@ class Guard:
         for row in rows:
             guard.note(row)
         return guard
+
+    @classmethod
+    def restored(cls, config: GuardsConfig, state: Mapping[str, Any]) -> Guard:
+        """As it was when it gave ``state``."""
+        guard = cls(config)
+        guard._losses.extend(state["losses"])
+        guard._norms.extend(state["norms"])
+        guard.skipped = int(state["skipped"])
+        return guard
+
+    def state(self) -> dict[str, Any]:
+        """All that it remembers, as plain values."""
+        return {"losses": list(self._losses), "norms": list(self._norms), "skipped": self.skipped}
 
     def note(self, row: Record) -> None:
         """A step is done. One with neither a norm nor a reason was left out by the loss scaler of fp16: no news."""

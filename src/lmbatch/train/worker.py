@@ -201,26 +201,32 @@ class Worker:
         stack.callback(loader.close)
         assert self._standing.total is not None
         assert self._watchdog is not None
+        sentry = self._sentry(engine, data, found)
         loop = Loop(
             config=self._config, engine=engine, loader=loader, validation=self._open_validation(stack, data.manifest),
-            recorder=self._recorder, hooks=self._hooks(data), stop=self._stop, standing=self._standing,
+            recorder=self._recorder, hooks=self._hooks(data, sentry.guard), stop=self._stop, standing=self._standing,
             position=position, total=self._standing.total, watchdog=self._watchdog,
-            sentry=self._sentry(engine, data, position.step), mfu_of_speed=self._mfu_of_speed(engine),
+            sentry=sentry, mfu_of_speed=self._mfu_of_speed(engine),
             saver=stack.enter_context(self._open_saver(checkpoints, engine)), copied=position.step,
         )  # fmt: skip
         loop.run()
 
-    def _sentry(self, engine: Engine, data: TokenData, step: int) -> Sentry:
-        """The guards as they stood after ``step``, by the rows of the main process, which the recorder has cut."""
-        guard: Guard | None = None
-        if self.ranks.main:
-            rows = training_rows(read_metrics(self._folder.path))
-            if step and (not rows or rows[-1]["step"] != step):
-                log.warning("metrics.jsonl has no row of step %d: the guards know nothing of the steps before", step)
-            guard = Guard.after(self._config.guards or GuardsConfig(), rows)
-        guard = self.ranks.from_main(guard)
+    def _sentry(self, engine: Engine, data: TokenData, found: Checkpoint | None) -> Sentry:
+        guard = self.ranks.from_main(self._guard(found) if self.ranks.main else None)
         assert guard is not None
         return Sentry(guard, engine, lambda samples: _origins(data, samples), self._config.batch.size)
+
+    def _guard(self, found: Checkpoint | None) -> Guard:
+        """As it stood at the checkpoint: by the rows, which the recorder has cut, or where they are lost by itself."""
+        config = self._config.guards or GuardsConfig()
+        rows = training_rows(read_metrics(self._folder.path))
+        if found is None or not found.step or (rows and rows[-1]["step"] == found.step):
+            return Guard.after(config, rows)
+        if found.facts.guards is not None:
+            return Guard.restored(config, found.facts.guards)
+        if self._config.guards is not None:
+            log.warning("metrics.jsonl has no row of step %d: the guards know nothing of the steps before", found.step)
+        return Guard.after(config, rows)
 
     def _open_validation(self, stack: ExitStack, manifest: Manifest) -> Validation | None:
         """None if the config wants no evaluation, or the split has not one whole sample."""
@@ -238,9 +244,9 @@ class Worker:
         rounds = -(-batches.samples // (config.batch.micro * self.ranks.world))
         return Validation(manifest, batches, rounds=rounds, whole_text=config.objective is None)
 
-    def _hooks(self, data: TokenData) -> Hooks:
+    def _hooks(self, data: TokenData, guard: Guard) -> Hooks:
         return Hooks(
-            facts=lambda position: _facts(self._config, data, position, self.ranks.world, self._precision),
+            facts=lambda position: _facts(self._config, data, position, guard, self.ranks.world, self._precision),
             first_step=self._first_step,
             generate=text_maker(self._config, self._folder) if self.ranks.main else None,
         )
@@ -281,13 +287,16 @@ def _position(found: Checkpoint | None) -> Position:
     return Position(found.step, found.facts.samples_consumed, found.facts.tokens_consumed)
 
 
-def _facts(config: TrainConfig, data: TokenData, position: Position, world: int, precision: str) -> CheckpointFacts:
+def _facts(
+    config: TrainConfig, data: TokenData, position: Position, guard: Guard, world: int, precision: str
+) -> CheckpointFacts:
     digest = data.manifest.digest
     state = LoaderState(manifest_digest=digest, seed=config.seed, samples_consumed=position.samples)
     return CheckpointFacts(
         step=position.step, samples_consumed=position.samples, tokens_consumed=position.tokens, world_size=world,
         engine=config.engine.label, config=fingerprint(config), config_identity=config_identity(config),
         manifest_digest=digest, loader=state.to_dict(), code_version=__version__, precision=precision,
+        guards=None if config.guards is None else guard.state(),
     )  # fmt: skip
 
 

@@ -6,31 +6,25 @@ import json
 import math
 import re
 
-import numpy as np
 import pytest
 import torch
-from accelerate.accelerator import Accelerator
 from click.testing import CliRunner
 
 from lmbatch.cli import cli
-from lmbatch.config import GuardsConfig, ModelConfig
+from lmbatch.config import GuardsConfig
 from lmbatch.errors import LossSpikeError, NonFiniteLossError, ResumeError
-from lmbatch.loader import Batch, Step
-from lmbatch.model import build_model
 from lmbatch.report import compare_runs, run_status
 from lmbatch.train import train
 from lmbatch.train.attempts import read_attempts
 from lmbatch.train.engine import Engine
 from lmbatch.train.guards import Guard
 from lmbatch.train.metrics import read_metrics, reproducible, training_rows
-from lmbatch.train.optimizer import build_optimizer
-from lmbatch.train.plain_engine import PlainEngine
 from lmbatch.train.recorder import Recorder
 from lmbatch.train.sentry import Sentry
 from lmbatch.train.stop import StopFlag
 from support.poison import poison
-from support.tiny_corpus import VOCABULARY
-from support.tiny_run import TINY_GPT2, assert_equal_runs, call_after_step, newest_payload, saved_steps, tiny_config
+from support.scaled import made_up, scaled
+from support.tiny_run import assert_equal_runs, call_after_step, newest_payload, saved_steps, tiny_config
 
 SKIP = {"nonfinite": "skip"}
 SPIKES = {"spike_factor": 2, "spike_window": 3, "on_spike": "skip"}
@@ -257,16 +251,6 @@ def test_in_a_row_goes_on_over_an_interruption(store, tmp_path, spoil):
         train(config)
 
 
-def test_without_the_rows_a_resume_says_that_it_knows_nothing(store, tmp_path, caplog):
-    config = tiny_config(store, tmp_path, steps=5, guards=SPIKES)
-    stop = StopFlag()
-    (tmp_path / "tiny").mkdir()
-    train(config, stop)
-    (tmp_path / "tiny" / "metrics.jsonl").unlink()
-    train(config)
-    assert "metrics.jsonl has no row of step 5: the guards know nothing" in caplog.text
-
-
 def test_the_very_first_steps_may_be_left_out_and_resumed(store, tmp_path, spoil):
     spoil({1: "embedding", 2: "gradient"})
     train(tiny_config(store, tmp_path / "straight", guards=SKIP))
@@ -311,23 +295,8 @@ def test_a_run_of_before_the_guards_compares_equal(straight, tmp_path):
 # ── the loss scaler of fp16 ──────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture
 def scaled_engine(store, tmp_path):
-    """A real loss scaler, which works on a CPU too, around a model in fp32."""
-    config = tiny_config(store, tmp_path)
-    model = build_model(ModelConfig.model_validate(TINY_GPT2), vocab_size=len(VOCABULARY), sequence_length=32,
-                        eod_id=0, seed=1)  # fmt: skip
-    accelerator = Accelerator(cpu=True)
-    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    engine = PlainEngine(config, accelerator, model, build_optimizer(model, config.optimizer), None)
-    accelerator.native_amp = True
-    before = accelerator.state._mixed_precision
-    accelerator.state._mixed_precision = "fp16"
-    yield engine
-    accelerator.state._mixed_precision = before
-
-
-def made_up(number: int) -> Step:
-    tokens = np.random.default_rng(number).integers(1, len(VOCABULARY), (4, 33))
-    return Step(4 * number, (Batch(4 * number, tuple(range(4 * number, 4 * number + 4)), tokens),))
+    with scaled(store, tmp_path) as engine:
+        yield engine
 
 
 @pytest.mark.parametrize("kind", ["embedding", "spike"])
