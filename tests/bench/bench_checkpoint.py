@@ -25,7 +25,6 @@ from typing import Any
 import checkpoint_runs
 import numpy as np
 
-from lmbatch.config import SaveConfig
 from lmbatch.shards import ShardWriter
 from lmbatch.store import MANIFEST_KEY, Ledger, LocalStore, Manifest, ShardEntry, to_json
 from lmbatch.store.manifest import TokenizerEntry
@@ -40,7 +39,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = 1000
 SHARD_TOKENS = 8 * 2**20
 BATCH = 8  # of the runs that are resumed
-ASYNCHRONOUS = "asynchronous" in SaveConfig.model_fields
 
 
 @dataclass(frozen=True)
@@ -88,14 +86,10 @@ class Bench:
         }  # fmt: skip
         return write_config(self.folder / f"{name}.yaml", settings)
 
-    def stalls(
-        self, name: str, engine: dict[str, Any], *, world: int, asynchronous: bool | None
-    ) -> dict[str, list[float]]:
+    def stalls(self, name: str, engine: dict[str, Any], *, world: int, asynchronous: bool) -> dict[str, list[float]]:
         """Of a run of ours; of a synchronous one under DeepSpeed, DeepSpeed's own too."""
         every = self.sizes.apart if asynchronous else 1
-        save: dict[str, Any] = {"every": every}
-        if ASYNCHRONOUS:
-            save["asynchronous"] = bool(asynchronous)
+        save = {"every": every, "asynchronous": asynchronous}
         config = self.config(
             name, self.sizes.gpt2, save=save, engine=engine, batch={"size": world, "micro": 1},
             steps=every * self.sizes.saves + 1,
@@ -181,9 +175,10 @@ def stall_table(bench: Bench) -> list[str]:
     zero = {"name": "deepspeed", "zero_stage": 2}
     lines = ["| stall per save | processes | seconds | × synchronous |", "|---|---|---|---|"]
     for engine, world, title in (({"name": "plain"}, 1, "plain"), (zero, 1, "ZeRO 2"), (zero, 2, "ZeRO 2")):
-        found = {"synchronous": bench.stalls("sync", engine, world=world, asynchronous=False)}
-        if ASYNCHRONOUS:
-            found["asynchronous"] = bench.stalls("async", engine, world=world, asynchronous=True)
+        found = {
+            name: bench.stalls(name, engine, world=world, asynchronous=name == "asynchronous")
+            for name in ("synchronous", "asynchronous")
+        }
         rows = {f"lmbatch, {title}, {kind}": values["ours"] for kind, values in found.items()}
         if engine["name"] == "deepspeed":
             rows["DeepSpeed `save_checkpoint`, stage 2"] = found["synchronous"]["theirs"]
@@ -212,8 +207,7 @@ def resume_table(bench: Bench) -> list[str]:
     """Time to the first step after a resume, by the position in the data."""
     sizes = bench.sizes
     steps = sizes.samples // BATCH
-    save = {"every": steps} | ({"asynchronous": False} if ASYNCHRONOUS else {})
-    config = bench.config("resumed", TINY, save=save, batch={"size": BATCH, "micro": BATCH}, steps=steps)
+    config = bench.config("resumed", TINY, save={"every": steps}, batch={"size": BATCH, "micro": BATCH}, steps=steps)
     positions = [str(step) for step in sizes.positions]
     rows = {"lmbatch": child("resumes", "--config", str(config), "--positions", *positions)}
     gpt2 = json.dumps(TINY | {"n_positions": sizes.length})
@@ -233,7 +227,7 @@ def store_table(bench: Bench) -> list[str]:
     server = load_script(ROOT / "cluster" / "s3_server.py").S3Server(bench.folder / "s3")
     server.start()
     try:
-        save = {"every": 1, "store": f"{server.settings.uri}/bench"} | ({"asynchronous": False} if ASYNCHRONOUS else {})
+        save = {"every": 1, "store": f"{server.settings.uri}/bench"}
         config = bench.config("stored", bench.sizes.gpt2, save=save, batch={"size": 1, "micro": 1}, steps=1)
         found = child("stored", "--config", str(config), environment=server.settings.environment)
     finally:
@@ -243,6 +237,7 @@ def store_table(bench: Bench) -> list[str]:
         f"| to have {size:,.0f} MiB at hand, verified | seconds | × local |", "|---|---|---|",
         f"| from the disk | {local:.2f} | 1.00 |",
         f"| from the store | {found['store']:.2f} | {found['store'] / local:.2f} |",
+        f"| its save: written, hashed, fsync | {found['writing']:.2f} | {found['writing'] / local:.2f} |",
         f"| sha256 of it alone | {found['hashing']:.2f} | {found['hashing'] / local:.2f} |",
     ]  # fmt: skip
 

@@ -14,9 +14,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = {
-    "lmbatch, plain, synchronous": 1, "transformers `Trainer`": 1, "lmbatch, ZeRO 2, synchronous": 2,
-    "DeepSpeed `save_checkpoint`, stage 2": 2, "lmbatch": 1, "`Trainer`, rows on disk": 1,
-    "`Trainer`, a stream of rows": 1, "from the disk": 1, "from the store": 1, "sha256 of it alone": 1,
+    "lmbatch, plain, synchronous": 1, "lmbatch, plain, asynchronous": 1, "transformers `Trainer`": 1,
+    "lmbatch, ZeRO 2, synchronous": 2, "lmbatch, ZeRO 2, asynchronous": 2, "DeepSpeed `save_checkpoint`, stage 2": 2,
+    "lmbatch": 1, "`Trainer`, rows on disk": 1, "`Trainer`, a stream of rows": 1,
+    "from the disk": 1, "from the store": 1, "its save: written, hashed, fsync": 1, "sha256 of it alone": 1,
 }  # fmt: skip
 
 

@@ -187,7 +187,7 @@ class TextGenerator:
 
     def _find_never(self) -> tuple[int, ...]:
         """Ids that are no text: the unknown token, and the rows of a table that is longer than the tokenizer."""
-        rows = self._model.config.get_text_config().vocab_size  # a model in training may have a padded table
+        rows = self._model.get_input_embeddings().weight.shape[0]
         unknown = {self._tokenizer.unk_token_id} - {None, self._eod_id}
         return tuple(sorted(unknown | {*range(len(self._tokenizer), rows)}))
 
