@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmbatch.cli import cli
@@ -45,6 +45,7 @@ def test_a_curve_tells_what_is_missing() -> None:
 
 
 @given(st.floats(-1e9, 1e9), st.floats(0, 1e9))
+@example(0.0, 5e-324)
 def test_round_ticks_enclose_the_values_and_are_few(low: float, width: float) -> None:
     ticks = round_ticks(low, low + width)
     slack = 1e-6 * (abs(low) + width)  # of an axis that is drawn

@@ -16,6 +16,7 @@ from lmbatch.report.run import Curve
 _WIDTH, _HEIGHT = 1000, 240
 _LOG_FROM = 30.0  # times from the least to the greatest value
 _DECADES = (1, 2, 5)
+_LEAST = 1e-300  # differences below have no logarithm that a float can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Scale:
 
 def round_ticks(low: float, high: float, most: int = 5) -> tuple[float, ...]:
     """Round values from ``low`` or below to ``high`` or above: 1, 2 or 5 times a power of ten apart."""
-    if high - low <= 1e-9 * abs(low):  # of values so close to each other the digits would not tell
+    if high - low <= max(1e-9 * abs(low), _LEAST):  # of values so close to each other the digits would not tell
         room = abs(low) * 0.1 or 1.0
         low, high = low - room, high + room
     rough = (high - low) / (most - 1)
