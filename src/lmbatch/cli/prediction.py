@@ -102,8 +102,9 @@ def _print_saves(found: Prediction) -> None:
         )
     if found.notice_needed is not None:
         given = f"; the site gives {found.notice_given:.0f} s" if found.notice_given is not None else ""
+        copy = f"; {human_seconds(saves.upload_seconds)} more for its copy" if saves.upload_seconds else ""
         rows.append(("notice of a stop", human_seconds(found.notice_needed),
-                     f"the step, a save under way, its own, 30 s of Slurm{given}"))  # fmt: skip
+                     f"the step, a save under way, its own, 30 s of Slurm{copy}{given}"))  # fmt: skip
     rows += _losses(found)
     rows += _costs(found)
     print_table(("checkpoints", "", ""), rows)

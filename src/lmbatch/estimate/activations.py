@@ -19,11 +19,12 @@ _FLOAT = 4
 @dataclass(frozen=True)
 class Rules:
     """``compute``: bytes of a number in a matrix product. ``on_gpu``: CUDA's rules, else those of the CPU. ``eager``:
-    attention by plain matrices."""
+    attention by plain matrices. ``apart``: attention has a mask, for documents that do not see each other."""
 
     compute: int
     on_gpu: bool = True
     eager: bool = False
+    apart: bool = False
 
     @property
     def mixed(self) -> bool:
@@ -77,6 +78,8 @@ def _attention(shape: ModelShape, sequence: int, rules: Rules) -> int:
     if rules.eager or (shape.attention_dropout and not rules.on_gpu):
         inputs = rules.compute if rules.eager else _FLOAT
         return inputs * (queries + 2 * keys) + output + shape.heads * sequence * _matrices(shape, rules)
+    if rules.apart:  # each layer makes numbers of the mask, and repeats keys and values for all heads
+        return rules.compute * (3 * queries + sequence) + output + _FLOAT * shape.heads
     return rules.compute * (queries + 2 * keys) + output + _FLOAT * shape.heads
 
 

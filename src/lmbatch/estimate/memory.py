@@ -11,6 +11,9 @@ says why), so that there are 4 + 4 + 8 = 16 bytes for each parameter, as in the 
     ZeRO 2           4 N       4 N/W       12 N/W                                                 buckets
     ZeRO 3           4 N/W     4 N/W       12 N/W                                                 buckets, live weights
 
+Two gloo processes hold that to a thousandth between two steps, when no gradients are left: 16 N plain, 4 N + 12 N/W in
+stages 1 and 2, and 20 N/W in stage 3, which keeps its gradients' place.
+
 The peak is in the backward pass, which has the activations, or in the update, whose loop over all parameters at once
 makes one temporary number for each (torch's `foreach`; a fused AdamW makes none).
 """
@@ -40,7 +43,7 @@ class Setting:
     ``micro`` samples of ``sequence`` tokens at once on each of ``world`` processes; ``compute`` bytes of a number in a
     matrix product; ``chunk`` tokens have their logits at once (0: all); ``masked`` is the share of tokens that a
     masked model predicts, and has logits of; ``fused`` tells whether the optimizer makes no temporaries, ``eager``
-    whether attention is made of plain matrices.
+    whether attention is made of plain matrices, ``apart`` whether documents of a sample do not see each other.
     """
 
     sequence: int
@@ -53,6 +56,7 @@ class Setting:
     chunk: int = 0
     fused: bool = False
     eager: bool = False
+    apart: bool = False
     masked: float | None = None
 
 
@@ -92,7 +96,7 @@ class Memory(Section):
 def device_memory(shape: ModelShape, setting: Setting) -> Memory:
     """Of one process, in bytes. More processes never make it more."""
     held = _held(shape, setting)
-    rules = Rules(setting.compute, setting.on_gpu, setting.eager)
+    rules = Rules(setting.compute, setting.on_gpu, setting.eager, setting.apart)
     kept = kept_bytes(shape, setting.sequence, rules)
     tokens = setting.micro * setting.sequence
     each = kept.boundary if setting.checkpointing else kept.layer

@@ -104,6 +104,7 @@ def setting_of(config: TrainConfig, *, world: int, precision: str, on_gpu: bool)
         compute=4 if precision == "fp32" else 2, on_gpu=on_gpu, engine=config.engine,
         checkpointing=config.compute.activation_checkpointing, chunk=config.compute.loss_chunk_tokens,
         fused=config.compute.fused_optimizer, eager=config.compute.attention == "eager",
+        apart=bool(config.data.document_attention),
         masked=None if config.objective is None else config.objective.mask_share,
     )  # fmt: skip
 

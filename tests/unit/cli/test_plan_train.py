@@ -156,3 +156,29 @@ def test_what_a_probe_cannot_stand_in_for(tmp_path: Path) -> None:
         CliRunner().invoke(cli, [*masked, "--probe", "--device", "cpu"], catch_exceptions=False)
     with pytest.raises(UsageError, match="measures this machine"):
         CliRunner().invoke(cli, [*masked, "--probe", "--device", "V100"], catch_exceptions=False)
+
+
+def test_rows_that_pad_the_vocabulary_count() -> None:
+    plain, padded = (
+        facts(S0, "--device", "cpu"),
+        facts(S0, "--set", "model.pad_vocab_to_multiple=64", "--device", "cpu"),
+    )
+    assert isinstance(plain["shape"], dict)
+    assert isinstance(padded["shape"], dict)
+    assert padded["shape"]["vocabulary"] == 21184
+    assert padded["shape"]["parameters"] - plain["shape"]["parameters"] == (21184 - 21129) * 768
+
+
+def test_a_copy_in_the_store_and_prices() -> None:
+    found = facts(
+        S0, "--device", "RTX 3090", "--set", "save.store=s3://bucket/runs", "--upload-speed", "100MB",
+        "--price-gb-month", 0.02, "--price-1000-writes", 0.005, "--price-gpu-hour", 0.5,
+    )  # fmt: skip
+    saving, costs = found["saving"], found["costs"]
+    assert isinstance(saving, dict)
+    assert isinstance(costs, dict)
+    assert saving["upload_seconds"] == pytest.approx(12 * 101_676_288 / 100e6)
+    assert costs["stored_per_month"] == pytest.approx(3 * 12 * 101_676_288 / 1e9 * 0.02)
+    assert costs["writes"] == pytest.approx(saving["requests"] / 1000 * 0.005)
+    assert costs["compute"] == pytest.approx(costs["gpu_hours"] * 0.5)
+    assert costs["gpu_hours"] == pytest.approx(21.9, abs=0.05)

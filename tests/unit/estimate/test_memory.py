@@ -183,10 +183,12 @@ def peak_of_tensors(kind: str, settings: dict[str, Any], setting: Setting) -> in
 
 def one_step(model: Any, optimizer: torch.optim.Optimizer, setting: Setting) -> None:
     ids = torch.randint(0, 2000, (setting.micro, setting.sequence))
+    length = setting.sequence
+    mask = torch.ones(setting.micro, 1, length, length, dtype=torch.bool).tril() if setting.apart else None
     with torch.autocast("cpu", torch.bfloat16) if setting.compute == 2 else contextlib.nullcontext():
         head = loss_head(model)
         if head is None:
-            loss = causal_loss(model(ids, use_cache=False).logits, ids)
+            loss = causal_loss(model(ids, attention_mask=mask, use_cache=False).logits, ids)
         else:
             with head.asked_for(Targets(ids.flatten(), None)):
                 loss = model(ids, use_cache=False).logits
@@ -214,6 +216,8 @@ DROPPING = {**GPT2, "attn_pdrop": 0.1}
         ("gpt2", GPT2, {"checkpointing": True}),
         ("gpt2", GPT2, {"chunk": 128}),
         ("qwen2", QWEN2, {}),
+        ("qwen2", QWEN2, {"apart": True}),
+        ("gpt2", GPT2, {"apart": True}),
         ("bloom", BLOOM, {}),
     ],
 )
