@@ -96,6 +96,7 @@ class Worker:
         self._objective: Objective
         self._shape: ModelShape  # before an engine takes the model apart
         self._losses: Mapping[int, float] = {}  # of the evaluations so far, on the main process
+        self._known: Mapping[int, float] = {}  # those at the newest save
 
     def train(self) -> None:
         """Open the data, choose the checkpoint, build the model, run the loop."""
@@ -124,7 +125,7 @@ class Worker:
         save = self._config.save
         return Checkpoints(
             open_store(str(self._folder.path)), keep=save.keep, keep_every=save.keep_every, keep_best=save.keep_best,
-            losses=lambda: dict(self._losses), mirror=open_mirror(self._config),
+            losses=lambda: self._known, mirror=open_mirror(self._config),
             on_upload=lambda step, seconds: self._note("upload", {"step": step, "upload_seconds": seconds}),
             on_failure=lambda: self._stop.request(FAILED_SAVE),
         )  # fmt: skip
@@ -187,6 +188,7 @@ class Worker:
         _log_summary(self._config, engine, data, step, total)
         recorder = Recorder(self._folder, self._config, step=step, total=total)
         self._losses = recorder.losses
+        self._known = dict(self._losses)
         return recorder
 
     def _loop(
@@ -246,10 +248,16 @@ class Worker:
 
     def _hooks(self, data: TokenData, guard: Guard) -> Hooks:
         return Hooks(
-            facts=lambda position: _facts(self._config, data, position, guard, self.ranks.world, self._precision),
+            facts=lambda position: self._facts(data, position, guard),
             first_step=self._first_step,
             generate=text_maker(self._config, self._folder) if self.ranks.main else None,
         )
+
+    def _facts(self, data: TokenData, position: Position, guard: Guard) -> CheckpointFacts:
+        """Those of a checkpoint that is taken now. What is kept beside it goes by the evaluations that are known now,
+        and not by how long it takes to write."""
+        self._known = dict(self._losses)
+        return _facts(self._config, data, position, guard, self.ranks.world, self._precision)
 
     def _open_saver(self, checkpoints: Checkpoints, engine: Engine) -> Saver:
         return Saver(

@@ -142,7 +142,7 @@ def test_a_checkpoint_that_had_to_wait_is_made_after_the_next_update(store, tmp_
     spoil({5: "gradient", 20: "gradient"})
     seen = []
     call_after_step(11, lambda: seen.extend(saved_steps(tmp_path / "tiny")))
-    train(tiny_config(store, tmp_path, guards=SKIP))
+    train(tiny_config(store, tmp_path, guards=SKIP, save={"asynchronous": False}))  # what is saved is there at once
     assert seen == [6, 10]
     assert saved_steps(tmp_path / "tiny") == [15, 20]  # the last one is made in any case
 

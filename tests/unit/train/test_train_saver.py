@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lmbatch.checkpoint import stages
+from lmbatch.checkpoint import Checkpoints, stages
 from lmbatch.checkpoint.stages import Stage
 from lmbatch.errors import CheckpointError, StoreError, StoreFullError
 from lmbatch.store import LocalStore
@@ -98,6 +98,15 @@ def test_the_rows_up_to_a_step_are_on_the_disk_before_its_checkpoint_begins(stor
     monkeypatch.setattr(PlainEngine, "snapshot", lambda self: (events.append("copy"), snapshot(self))[1])
     train(tiny_config(store, tmp_path, steps=10))
     assert events[:4] == ["sync", "copy", "sync", "copy"]
+
+
+def test_what_is_kept_goes_by_the_evaluations_before_the_copy(store, tmp_path, gate, after_step, monkeypatch):
+    known = []
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, *a: (save(self, *a), known.append(sorted(self._losses())))[0])
+    after_step(9, gate.opened.set)  # the evaluation of step 5 is done by then
+    train(tiny_config(store, tmp_path, steps=15, evaluate={"every": 5}))
+    assert known == [[], [5], [5, 10]]
 
 
 def test_what_a_save_cost_is_told(store, tmp_path, waiting):
