@@ -224,7 +224,7 @@ class Loop:
             self.sentry.check_weights(self.position.step)
             if self.recorder is not None:
                 self.recorder.sync()
-            self.saver.save(self.hooks.facts(self.position), since)
+            self.saver.save(lambda: self.hooks.facts(self.position), since)
             self.copied = self.position.step
 
     def _finish_saving(self) -> None:

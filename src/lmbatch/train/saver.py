@@ -74,15 +74,16 @@ class Saver:
             self._note("save", {"step": step, "left_out_for": self._under_way})
         return True
 
-    def save(self, facts: CheckpointFacts, since: float) -> None:
+    def save(self, find_facts: Callable[[], CheckpointFacts], since: float) -> None:
         """Save what the engine holds now; returns as soon as training may go on.
 
-        ``since`` is the ``time.monotonic()`` from which training waits. Waits for the save before; raises what that
-        one has failed with.
+        ``find_facts`` is called when the save before is through. ``since`` is the ``time.monotonic()`` from which
+        training waits. Raises what the save before has failed with.
         """
         begun = time.monotonic()
         self._through()
         waited = time.monotonic() - begun
+        facts = find_facts()
         self._under_way = facts.step
         if not self._config.asynchronous:
             self._engine.save(partial(self._commit, facts, lambda: time.monotonic() - since, waited))

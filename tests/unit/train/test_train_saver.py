@@ -133,10 +133,10 @@ def test_the_next_save_waits_until_the_one_before_is_committed(store, waiting, t
     committed = []
     save, snapshot = Saver.save, PlainEngine.snapshot
 
-    def waited(self, facts, since):
-        if facts.step == 10:
+    def waited(self, find_facts, since):
+        if find_facts().step == 10:
             threading.Timer(0.3, gate.opened.set).start()
-        save(self, facts, since)
+        save(self, find_facts, since)
 
     monkeypatch.setattr(Saver, "save", waited)
     run_dir = tmp_path / "tiny"
