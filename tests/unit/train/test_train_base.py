@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from lmbatch.train.metrics import read_metrics, training_rows
 from lmbatch.train.recorder import Recorder
 from lmbatch.train.stop import StopFlag
 from support.base_folder import ROWS, write_base
-from support.tiny_corpus import VOCABULARY
+from support.tiny_corpus import EOD, VOCABULARY
 from support.tiny_run import call_after_step, newest_payload, tiny_config
 
 SIZES = {"vocab_size": len(VOCABULARY), "sequence_length": 32, "eod_id": 0}
@@ -251,3 +252,26 @@ def test_a_folder_without_a_tokenizer_is_refused(copy, store, tmp_path):
     (copy / "tokenizer.json").unlink()
     with pytest.raises(TokenizerError, match="may mean other tokens"):
         train(config_of(store, tmp_path, copy))
+
+
+def test_a_tokenizer_with_one_more_entry_is_refused(copy, store, tmp_path):
+    """Though the table has rows enough for it."""
+    values = json.loads((copy / "tokenizer.json").read_text(encoding="utf-8"))
+    values["model"]["vocab"]["外"] = len(VOCABULARY)
+    (copy / "tokenizer.json").write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(TokenizerError, match=f"id {len(VOCABULARY)} is '外' in the first, nothing in the second"):
+        train(config_of(store, tmp_path, copy))
+
+
+def test_another_token_that_ends_a_document_is_refused(copy, store, tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (copy / name).read_text(encoding="utf-8")
+        (copy / name).write_text(text.replace(EOD, "</s>"), encoding="utf-8")
+    with pytest.raises(TokenizerError, match=re.escape(EOD)):
+        train(config_of(store, tmp_path, copy))
+
+
+def test_a_pinned_base_with_another_padding_is_another_run(store, base, tmp_path):
+    train(config_of(store, tmp_path, base, steps=2))
+    with pytest.raises(ResumeError, match=r"model\.pad_vocab_to_multiple: .* → 48"):
+        train(config_of(store, tmp_path, base, steps=2, model={"pad_vocab_to_multiple": 48}))
