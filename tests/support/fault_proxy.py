@@ -6,12 +6,16 @@ Headers, Host included, pass unchanged, so that the client's signatures stay val
 from __future__ import annotations
 
 import http.client
+import math
 import random
 import socket
 import struct
+import sys
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -32,6 +36,15 @@ def spoilt(body: bytes, fault: str) -> bytes:
     return body[:middle] if fault == "halved" else body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *arguments: Any) -> None:
+        """A client that was killed, or has waited long enough, is no news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*arguments)
+
+
 class FaultProxy:
     """``inject("PUT", "503", "lost answer")`` spoils the next two PUT requests; every other request passes.
 
@@ -41,7 +54,8 @@ class FaultProxy:
     ``patience`` seconds (``outlasted``). ``flipped`` forwards the request's body with one bit of it changed, ``halved``
     its first half as if that were all: then the answer is the server's own.
 
-    ``weather(rate, seed)`` spoils that share of all requests instead, 503 in bursts.
+    ``weather(rate, seed)`` spoils that share of all requests instead, 503 in bursts. ``outage`` spoils every request,
+    ``delay`` is what each waits for (seconds), and ``calm`` ends all of it.
     """
 
     def __init__(self, endpoint: str, patience: float = 10.0) -> None:
@@ -54,8 +68,10 @@ class FaultProxy:
         self.met: Counter[str] = Counter()
         self._patience = patience
         self._rate, self._luck, self._burst = 0.0, random.Random(), 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._outage: tuple[str, ...] = ()
+        self._outage_ends = 0.0
+        self.delay = 0.0
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -76,6 +92,16 @@ class FaultProxy:
         """From now on spoil this share of the requests."""
         self._rate, self._luck = rate, random.Random(seed)
 
+    def outage(self, *faults: str, requests: float = math.inf) -> None:
+        """The next so many requests meet these faults in turn; where one is none of their method, ``refused``."""
+        self._outage, self._outage_ends = faults, len(self.requests) + requests
+
+    def calm(self) -> None:
+        """From now on every request passes."""
+        with self._lock:
+            self._faults.clear()
+            self._rate, self._burst, self._outage, self.delay = 0.0, 0, (), 0.0
+
     @property
     def pending(self) -> list[tuple[str, str]]:
         """Faults that have not been used."""
@@ -88,10 +114,16 @@ class FaultProxy:
                 if wanted == method:
                     del self._faults[number]
                     return fault
-            fault = self._drawn(method)
+            fault = self._drawn(method) if len(self.requests) > self._outage_ends else self._out(method)
             if fault is not None:
                 self.met[fault] += 1
             return fault
+
+    def _out(self, method: str) -> str | None:
+        if not self._outage:
+            return None
+        fault = self._outage[len(self.requests) % len(self._outage)]
+        return "refused" if fault in ("truncated", "stalled") and method != "GET" else fault
 
     def _drawn(self, method: str) -> str | None:
         if self._burst:
@@ -123,6 +155,7 @@ class FaultProxy:
             protocol_version = "HTTP/1.1"
 
             def handle_any(self) -> None:
+                time.sleep(proxy.delay)
                 fault = proxy.fault_for(self.command)
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if fault in ("503", "full", "refused", "reset"):

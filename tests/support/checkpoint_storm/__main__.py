@@ -1,0 +1,95 @@
+"""The command line of the storm."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.checkpoint_storm.disk import own_mounts
+from support.checkpoint_storm.run import Surroundings
+from support.checkpoint_storm.storm import Result, Storm, clear, drawn, fixed
+from support.checkpoint_storm.table import summary, table
+from support.fault_proxy import FaultProxy
+from support.scripts import ROOT, load_script
+from support.tiny_corpus import write_corpus
+
+_EXAMPLES = """\
+examples:
+  make test-storm                                  150 faults, seed drawn and printed
+  make test-storm SEED=7 RUNS=500
+  python -m support.checkpoint_storm --seed 7 --only 41    run 41 of that storm again; what it leaves is kept
+  python -m support.checkpoint_storm --short --fault "disk full" --fault flip
+
+exit codes:  0 every resume was right, or refused with its reason   1 at least one was not
+"""
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m support.checkpoint_storm",
+        description="Cause faults in tiny training runs, and compare what they come to with an undisturbed run.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seed", type=int, help="decides everything but moments in time (default: drawn, and printed)")
+    parser.add_argument("--runs", type=int, default=150, help="how many runs, each with a fault (default: %(default)s)")
+    parser.add_argument("--short", action="store_true", help="each fault once, none that a clock decides; seed 0")
+    parser.add_argument("--fault", action="append", default=[], metavar="WORD", help="with --short: only such faults")
+    parser.add_argument("--only", type=int, metavar="N", help="only run N of the storm with this seed")
+    parser.add_argument("--json", action="store_true", help="print a summary for programs instead of the table")
+    return parser.parse_args()
+
+
+@contextmanager
+def _surroundings(folder: Path, *, mounts: bool) -> Iterator[Surroundings]:
+    server = load_script(ROOT / "cluster" / "s3_server.py").S3Server(folder / "s3")
+    server.start()
+    os.environ.update(server.settings.environment)
+    try:
+        with FaultProxy(server.settings.endpoint, patience=3.0) as proxy:
+            yield Surroundings.around(write_corpus(folder / "corpus"), server.settings.uri, proxy, mounts=mounts)
+    finally:
+        server.kill()
+        server.stop(wipe=True)
+
+
+def _tell(result: Result, runs: int) -> None:
+    if sys.stderr.isatty() or not result.good:
+        line = f"{result.number + 1}/{runs} {result.fault}: {result.outcome} ({result.seconds:.1f} s)"
+        sys.stderr.write(line + (f"\n{result.detail}\n" if result.detail else "\n"))
+
+
+def main() -> int:
+    """Rage, and tell what came of it."""
+    options, mounts = _options(), own_mounts()
+    seed = 0 if options.short else secrets.randbelow(10**6) if options.seed is None else options.seed
+    chosen = fixed(options.fault) if options.short else drawn(seed, options.runs)
+    if options.only is not None:
+        chosen = [(number, fault) for number, fault in chosen if number == options.only]
+    sys.stderr.write(f"seed {seed}, {len(chosen)} runs\n")
+    folder, started, results = Path(tempfile.mkdtemp(prefix="lmbatch-storm-")), time.monotonic(), []
+    with _surroundings(folder, mounts=mounts) as around:
+        for result in Storm(around, folder, seed).rage(chosen):
+            _tell(result, len(chosen))
+            results.append(result)
+    found = summary(results, seed, time.monotonic() - started)
+    print(json.dumps(found, ensure_ascii=False, indent=1) if options.json else table(results))
+    wrong = len(found["wrong"])
+    sys.stderr.write(f"{len(results)} runs, {found['attempts']} attempts, {found['seconds']} s, {wrong} wrong\n")
+    if wrong:
+        sys.stderr.write(f"what they left: {folder}\n")
+        return 1
+    clear(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
