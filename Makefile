@@ -22,6 +22,11 @@ SET       ?=
 NAME ?= list
 SIZE ?= small
 
+# make test-storm [RUNS=n] [SEED=n] [JSON=1]
+RUNS ?= 150
+SEED ?=
+JSON ?=
+
 # make image TARGET=train [BASE_IMAGE=…] [ENGINE=docker|podman|buildah] [OUTPUT=…] (docker/README.md)
 TARGET     ?= train
 BASE_IMAGE ?=
@@ -61,6 +66,9 @@ test: $(STAMP) ## Everything that this machine can test, in two processes
 
 test-shapes: $(STAMP) ## Resumes from every shape (processes, ZeRO stage) into every other, all 132
 	LMBATCH_ALL_SHAPES=1 $(BIN)/python -m pytest tests/fault/test_train_shapes.py
+
+test-storm: $(STAMP) ## Faults by the hundred in tiny training runs; every resume is compared with a quiet run: RUNS=150 SEED=drawn
+	@OMP_NUM_THREADS=1 PYTHONPATH=src:tests $(BIN)/python -m support.checkpoint_storm --runs "$(RUNS)" $(if $(SEED),--seed "$(SEED)") $(if $(JSON),--json)
 
 check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .

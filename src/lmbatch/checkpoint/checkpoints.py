@@ -83,6 +83,7 @@ class Checkpoints:
         """
         self._local = LocalCheckpoints(store)
         self._rule, self._losses, self._mirror = KeepRule(keep, keep_every, keep_best), losses, None
+        self._seen: dict[int, bytes] | None = None  # the mirror's receipts, once they were read
         if mirror is not None:
             self._mirror = Mirror(mirror, self._rule, losses, on_upload=on_upload, on_failure=on_failure)
 
@@ -113,6 +114,7 @@ class Checkpoints:
         cannot be reached and the run folder has nothing valid: starting at step 0 would be worse than stopping.
         """
         mirrored, unreachable = self._mirrored()
+        self._seen = mirrored if unreachable is None else None
         refusals: Refusals = []
         for step in sorted({*self._local.steps(), *mirrored}, reverse=True):
             found = self._local_or_mirrored(step, mirrored.get(step), refusals)
@@ -149,6 +151,17 @@ class Checkpoints:
             if isinstance(found, Problem) and found.kind in ("damaged", "unreadable"):
                 aside.append(self._local.set_aside(step))
         return aside
+
+    def copy_if_missing(self, step: int) -> None:
+        """Upload a valid checkpoint behind, if the mirror lacked it when :meth:`newest_valid` looked: its writer was
+        killed before it was copied. A mirror that could not be read gets the next one that is saved.
+        """
+        receipt = self._local.receipt(step)
+        if self._mirror is None or self._seen is None or isinstance(receipt, Problem):
+            return
+        if self._seen.get(step) != receipt.to_json():
+            log.info("step %d is copied to %s: it was not there yet", step, self._mirror.store.uri)
+            self._mirror.offer(self._local, receipt)
 
     def list(self) -> Summaries:
         """Every step of the run folder in rising order, by its receipt alone (no payload is read)."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from lmbatch.checkpoint import CheckpointFacts, Checkpoints, load_training_state
 from lmbatch.checkpoint.checkpoints import Checkpoint
+from lmbatch.checkpoint.layout import receipt_key
 from lmbatch.config import TrainConfig, differences, identity
 from lmbatch.errors import ResumeError
 from lmbatch.loader import LoaderState
@@ -35,11 +36,20 @@ def choose_checkpoint(
     """The checkpoint to go on from; None for a run that has none yet.
 
     Newer ones that are damaged are logged and set aside. Raises ResumeError if there are only damaged ones (starting
-    again at step 0 without a word would hide the loss), or if the newest valid one is of another corpus or config.
+    again at step 0 without a word would hide the loss), if a newer one is in a format that only a later lmbatch reads
+    (its step could not be saved again), or if the newest valid one is of another corpus or config.
+    The chosen one's copy in the mirror is made up for in the background, should it be missing.
     """
     found, refusals = checkpoints.newest_valid()
     for refusal in refusals:
         log.warning("checkpoint passed over: %s", refusal)
+    newer = [refusal for refusal in refusals if refusal.kind == "newer"]
+    if newer:
+        raise ResumeError(
+            "a newer lmbatch has gone on with this run: "
+            + "; ".join(f"{refusal.place}/{receipt_key(refusal.step)}: {refusal.reason}" for refusal in newer),
+            remedy="go on with that version; or, to take those steps again with this one, move their folders away",
+        )
     lost = [refusal for refusal in refusals if refusal.kind != "torn"]
     if found is None and lost:
         raise ResumeError(
@@ -50,6 +60,8 @@ def choose_checkpoint(
         check_same_run(found.facts, config, manifest, precision)
     for path in checkpoints.retire(refusals):
         log.warning("its receipt is set aside as %s", path)
+    if found is not None:
+        checkpoints.copy_if_missing(found.step)
     return found
 
 

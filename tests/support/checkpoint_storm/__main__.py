@@ -6,16 +6,18 @@ import argparse
 import json
 import os
 import secrets
+import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.checkpoint_storm.disk import own_mounts
+from support.checkpoint_storm.disk import SmallDisk, own_mounts
 from support.checkpoint_storm.run import Surroundings
-from support.checkpoint_storm.storm import Result, Storm, clear, drawn, fixed
+from support.checkpoint_storm.storm import Result, Storm, drawn, fixed
 from support.checkpoint_storm.table import summary, table
 from support.fault_proxy import FaultProxy
 from support.scripts import ROOT, load_script
@@ -30,6 +32,7 @@ examples:
 
 exit codes:  0 every resume was right, or refused with its reason   1 at least one was not
 """
+MEMORY_KIB = 1 << 20
 
 
 def _options() -> argparse.Namespace:
@@ -45,6 +48,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fault", action="append", default=[], metavar="WORD", help="with --short: only such faults")
     parser.add_argument("--only", type=int, metavar="N", help="only run N of the storm with this seed")
     parser.add_argument("--json", action="store_true", help="print a summary for programs instead of the table")
+    parser.add_argument("--verbose", action="store_true", help="tell of each run, and not only of those that went wrong")
     return parser.parse_args()
 
 
@@ -61,8 +65,8 @@ def _surroundings(folder: Path, *, mounts: bool) -> Iterator[Surroundings]:
         server.stop(wipe=True)
 
 
-def _tell(result: Result, runs: int) -> None:
-    if sys.stderr.isatty() or not result.good:
+def _tell(result: Result, runs: int, *, verbose: bool) -> None:
+    if sys.stderr.isatty() or not result.good or verbose:
         line = f"{result.number + 1}/{runs} {result.fault}: {result.outcome} ({result.seconds:.1f} s)"
         sys.stderr.write(line + (f"\n{result.detail}\n" if result.detail else "\n"))
 
@@ -70,25 +74,41 @@ def _tell(result: Result, runs: int) -> None:
 def main() -> int:
     """Rage, and tell what came of it."""
     options, mounts = _options(), own_mounts()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the S3 server must not be left behind
     seed = 0 if options.short else secrets.randbelow(10**6) if options.seed is None else options.seed
     chosen = fixed(options.fault) if options.short else drawn(seed, options.runs)
     if options.only is not None:
         chosen = [(number, fault) for number, fault in chosen if number == options.only]
     sys.stderr.write(f"seed {seed}, {len(chosen)} runs\n")
-    folder, started, results = Path(tempfile.mkdtemp(prefix="lmbatch-storm-")), time.monotonic(), []
+    started, results = time.monotonic(), []
+    folder = Path(tempfile.mkdtemp(prefix="lmbatch-storm-"))
+    disk = (
+        SmallDisk(folder, MEMORY_KIB) if mounts else None
+    )  # a killed process loses nothing by that, and fsync is free
     with _surroundings(folder, mounts=mounts) as around:
         for result in Storm(around, folder, seed).rage(chosen):
-            _tell(result, len(chosen))
+            _tell(result, len(chosen), verbose=options.verbose)
             results.append(result)
-    found = summary(results, seed, time.monotonic() - started)
-    print(json.dumps(found, ensure_ascii=False, indent=1) if options.json else table(results))
-    wrong = len(found["wrong"])
-    sys.stderr.write(f"{len(results)} runs, {found['attempts']} attempts, {found['seconds']} s, {wrong} wrong\n")
+        found = summary(results, seed, time.monotonic() - started, around.cpu_seconds())
+    answers.write((json.dumps(found, ensure_ascii=False, indent=1) if options.json else table(results)) + "\n")
+    answers.close()
+    wrong, took = len(found["wrong"]), f"{found['seconds']} s ({found['cpu_seconds']} s of a core)"
+    sys.stderr.write(f"{len(results)} runs, {found['attempts']} attempts, {took}, {wrong} wrong\n")
     if wrong:
-        sys.stderr.write(f"what they left: {folder}\n")
-        return 1
-    clear(folder)
-    return 0
+        _keep(folder, [str(result.number) for result in results if not result.good])
+    if disk is not None:
+        disk.close()
+    shutil.rmtree(folder)
+    return 1 if wrong else 0
+
+
+def _keep(folder: Path, names: Sequence[str]) -> None:
+    kept = Path(tempfile.mkdtemp(prefix="lmbatch-storm-wrong-"))
+    for name in names:
+        shutil.copytree(folder / name, kept / name, symlinks=True)
+    sys.stderr.write(f"what they left: {kept}\n")
 
 
 if __name__ == "__main__":

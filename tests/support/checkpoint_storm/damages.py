@@ -12,7 +12,8 @@ from support.checkpoint_storm.survey import by_name, payload, receipts
 HOWS = ("flip", "cut", "delete")
 RECEIPT = "receipt.json"
 FILES = (
-    "model.safetensors", "optimizer.safetensors", "optimizer.json", "rng.safetensors", "rng.json", "extra.json", RECEIPT,
+    "model.safetensors", "optimizer.safetensors", "optimizer.json", "rng.safetensors", "rng.json", "extra.json",
+    RECEIPT,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.checkpoint_storm.child import Strike
 from support.checkpoint_storm.judge import check_reason
-from support.checkpoint_storm.run import STEPS, Bad, Ended, Run
+from support.checkpoint_storm.run import STEPS, BadOutcomeError, Ended, Run
 
 LONGEST = 60.0  # seconds
 
@@ -20,7 +20,7 @@ def second_job(run: Run) -> None:
     _let_go(first)
     ended = run.wait(first)
     if ended.code != 0:
-        raise Bad("UNCLEAR", f"the first job suffered from the second: {ended.said[-1000:]}")
+        raise BadOutcomeError("UNCLEAR", f"the first job suffered from the second: {ended.said[-1000:]}")
 
 
 def second_job_after_a_kill(run: Run) -> None:
@@ -36,7 +36,7 @@ def two_jobs(run: Run) -> None:
     started = [run.start(), run.start()]
     codes = sorted(run.wait(one).code for one in started)
     if codes not in ([0, 0], [0, 1]):
-        raise Bad("UNCLEAR", f"exit codes {codes}: {[ended.said[-600:] for ended in run.ended]}")
+        raise BadOutcomeError("UNCLEAR", f"exit codes {codes}: {[ended.said[-600:] for ended in run.ended]}")
 
 
 def _held(run: Run) -> tuple[tuple[ForkServerProcess, Path], int]:
@@ -57,5 +57,5 @@ def _let_go(first: tuple[ForkServerProcess, Path]) -> None:
 
 def _refused(ended: Ended, holder: int) -> None:
     if ended.code == 0:
-        raise Bad("NOT REFUSED", "a second job trained into the same run folder")
+        raise BadOutcomeError("NOT REFUSED", "a second job trained into the same run folder")
     check_reason(ended, f"process {holder} on ")

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmbatch.train.metrics import read_metrics, reproducible
 from lmbatch.train.records import read_records
-from support.checkpoint_storm.run import STEPS, Bad, Ended, Run
+from support.checkpoint_storm.run import STEPS, BadOutcomeError, Ended, Run
 from support.checkpoint_storm.survey import Survey, by_name, payload, receipts
 
 Rows = list[dict[str, Any]]
@@ -32,14 +32,14 @@ class Whole:
         store = run.store(place)
         found = receipts(store)
         if not found or found[-1][1] != STEPS:
-            raise Bad("LOST WORK", f"{store.uri}: has no checkpoint of the last step")
+            raise BadOutcomeError("LOST WORK", f"{store.uri}: has no checkpoint of the last step")
         files = by_name(payload(store, found[-1][0]))
         files.pop(UNEQUAL)
         return cls(reproducible(read_metrics(run.run_dir)), read_records(run.run_dir / "samples.jsonl"), files)
 
 
 def settle(run: Run, straight: Whole) -> str:
-    """Resume until it is done, repairing what was spoilt if it refuses to go on. The outcome; raises Bad."""
+    """Resume until it is done, repairing what was spoilt if it refuses to go on. Gives the outcome, or raises it."""
     refused = said_why = False
     for ended in run.ended:
         said_why |= ended.code == 1
@@ -54,32 +54,34 @@ def settle(run: Run, straight: Whole) -> str:
         _check_refusal(run, before, ended)
         run.heal()
         refused = True
-    raise Bad("UNCLEAR", f"it refuses although all is repaired: {ended.reason}")
+    raise BadOutcomeError("UNCLEAR", f"it refuses although all is repaired: {ended.reason}")
 
 
 def check_reason(ended: Ended, *names: str) -> None:
-    """Raises Bad unless the attempt ended with one message of ours that holds one of the names."""
+    """Raises BadOutcomeError unless the attempt ended with one message of ours that holds one of the names."""
     if ended.code not in (1, 2) or "Traceback" in ended.said:
-        raise Bad("UNCLEAR", f"exit code {ended.code}: {ended.said[-1500:]}")
+        raise BadOutcomeError("UNCLEAR", f"exit code {ended.code}: {ended.said[-1500:]}")
     if not any(name in ended.reason for name in names):
-        raise Bad("UNCLEAR", f"names none of {names}: {ended.reason}")
+        raise BadOutcomeError("UNCLEAR", f"names none of {names}: {ended.reason}")
 
 
 def _check_refusal(run: Run, before: dict[str, Survey], ended: Ended) -> None:
     spoilt = [key for place in run.places for key in run.damaged[place]]
     check_reason(ended, *spoilt, *(key.rpartition("/")[0] for key in spoilt if key.endswith("receipt.json")))
     if any(found.valid for found in before.values()) and not run.may_refuse:
-        raise Bad("LOST WORK", f"it refuses although there are valid checkpoints {before}: {ended.reason}")
+        raise BadOutcomeError("LOST WORK", f"it refuses although there are valid checkpoints {before}: {ended.reason}")
 
 
 def _resumed(run: Run, before: dict[str, Survey]) -> str:
-    """The outcome, by where the last attempt went on. Raises Bad if it was not from the best that there was."""
+    """The outcome, by where the last attempt went on. Raises if it was not from the best that there was."""
     events = read_records(run.run_dir / "attempts.jsonl")
     step = [event["step"] for event in events if event["event"] == "resumed"][-1]
     valid = {place: before[place].valid for place in run.places}
     best = max((step for steps in valid.values() for step in steps), default=0)
     if step < best:
-        raise Bad("LOST WORK", f"it went on from step {step}; there was a valid checkpoint of step {best}: {before}")
+        raise BadOutcomeError(
+            "LOST WORK", f"it went on from step {step}; there was a valid checkpoint of step {best}: {before}"
+        )
     if step in valid.get("mirror", ()) and step not in valid["run"]:
         return "from the store"
     if any(step < other for found in before.values() for other in found.damaged):
@@ -89,7 +91,7 @@ def _resumed(run: Run, before: dict[str, Survey]) -> str:
 
 def _compare(run: Run, straight: Whole) -> None:
     events = read_records(run.run_dir / "attempts.jsonl")
-    first = [event["step"] for event in events if event["event"] == "resumed"][0] if run.lost else 0
+    first = next(event["step"] for event in events if event["event"] == "resumed") if run.lost else 0
     for place in run.places:
         found = Whole.of(run, place)
         _same(f"the rows after step {first}", _after(found.metrics, first), _after(straight.metrics, first))
@@ -105,7 +107,7 @@ def _after(rows: Rows, step: int) -> Rows:
 
 def _same(what: str, found: object, expected: object) -> None:
     if found != expected:
-        raise Bad("WRONG RESUME", f"{what}: {_short(found)} instead of {_short(expected)}")
+        raise BadOutcomeError("WRONG RESUME", f"{what}: {_short(found)} instead of {_short(expected)}")
 
 
 def _short(value: object) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import psutil
 
 from lmbatch.store import Store, open_store
 from support.checkpoint_storm.child import Attempt, Strike, attempt
@@ -29,7 +32,7 @@ CHANGES = {
 }
 
 
-class Bad(Exception):
+class BadOutcomeError(Exception):
     """What must never happen. ``kind`` is the column of the table."""
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -67,6 +70,11 @@ class Surroundings:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["support.checkpoint_storm.warm"])
         return cls(context, corpus, s3, proxy, mounts)
+
+    def cpu_seconds(self) -> float:
+        """What all attempts so far have computed."""
+        times = psutil.Process(forkserver._forkserver._forkserver_pid).cpu_times()
+        return times.children_user + times.children_system
 
 
 @dataclass
@@ -115,10 +123,10 @@ class Run:
         return ("run",) if self.mirror == "none" else ("run", "mirror")
 
     def look(self) -> dict[str, Survey]:
-        """What is there. Raises Bad for a receipt that names what is not there."""
+        """What is there. Raises BadOutcomeError for a receipt that names what is not there."""
         found = {place: survey(self.store(place), self.damaged[place]) for place in self.places}
         if torn := [line for one in found.values() for line in one.torn]:
-            raise Bad("TORN COMMIT", "; ".join(torn))
+            raise BadOutcomeError("TORN COMMIT", "; ".join(torn))
         return found
 
     # ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -137,7 +145,7 @@ class Run:
         return process, log
 
     def wait(self, started: tuple[ForkServerProcess, Path]) -> Ended:
-        """How it ended. Raises Bad if it hung."""
+        """How it ended. Raises BadOutcomeError if it hung."""
         process, log = started
         process.join()
         assert process.exitcode is not None
@@ -145,14 +153,16 @@ class Run:
         said = log.read_text(errors="replace") if log.exists() else ""
         self.ended.append(Ended(process.exitcode, said, process.pid))
         if "Timeout (" in said:
-            raise Bad("HUNG", said[-2000:])
+            raise BadOutcomeError("HUNG", said[-2000:])
         return self.ended[-1]
 
     def train_until_stopped(self, after: int) -> None:
         """An attempt that is stopped after that many steps, and has saved."""
         ended = self.attempt(Strike("step", after, "SIGTERM"))
         if ended.code != 75:
-            raise Bad("UNCLEAR", f"a stop was asked for, and the exit code is {ended.code}: {ended.said[-800:]}")
+            raise BadOutcomeError(
+                "UNCLEAR", f"a stop was asked for, and the exit code is {ended.code}: {ended.said[-800:]}"
+            )
 
     # ── damage ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def damage(self, place: str, key: str, how: str) -> None:

@@ -6,18 +6,19 @@ from collections.abc import Callable
 
 from support.checkpoint_storm.damages import prepare
 from support.checkpoint_storm.judge import check_reason
-from support.checkpoint_storm.run import Bad, Run
+from support.checkpoint_storm.run import STEPS, BadOutcomeError, Run
 
 BAD_ANSWERS = ("503", "refused", "reset", "lost answer", "truncated")
 REQUESTS = 60  # of one attempt, about
 
 
 def down(run: Run) -> None:
-    """For the whole attempt: the training says so, and its local checkpoints are good."""
+    """From some step on: the training says so, and its local checkpoints are good."""
+    run.train_until_stopped(run.lot.randint(1, STEPS - 4))
     run.around.proxy.outage(run.lot.choice(("refused", "503", "reset")))
     ended = run.attempt()
     if ended.code == 0:
-        raise Bad("NOT REFUSED", "no upload can have worked, and nobody was told")
+        raise BadOutcomeError("NOT REFUSED", "no upload can have worked, and nobody was told")
     check_reason(ended, run.around.s3)
 
 
@@ -28,22 +29,23 @@ def down_and_folder_lost(run: Run) -> None:
     run.around.proxy.outage(run.lot.choice(("refused", "503", "reset")))
     ended = run.attempt()
     if ended.code == 0:
-        raise Bad("NOT REFUSED", "it began without a look at the store")
+        raise BadOutcomeError("NOT REFUSED", "it began without a look at the store")
     check_reason(ended, run.around.s3)
 
 
 def full(run: Run) -> None:
     """The store's own disk."""
+    run.train_until_stopped(run.lot.randint(1, STEPS - 4))
     run.around.proxy.outage("full")
     ended = run.attempt()
     if ended.code == 0:
-        raise Bad("NOT REFUSED", "no upload can have worked, and nobody was told")
+        raise BadOutcomeError("NOT REFUSED", "no upload can have worked, and nobody was told")
     check_reason(ended, run.around.s3)
 
 
 def slow(run: Run) -> None:
     """Every request takes its time."""
-    run.around.proxy.delay = run.lot.uniform(0.01, 0.05)
+    run.around.proxy.delay = run.lot.uniform(0.005, 0.03)
     _attempts(run)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,17 @@ from random import Random
 from lmbatch.config.train import SaveConfig
 from support.checkpoint_storm.faults import Fault, faults
 from support.checkpoint_storm.judge import BAD, Whole, settle
-from support.checkpoint_storm.run import Bad, Run, Surroundings
+from support.checkpoint_storm.run import BadOutcomeError, Run, Surroundings
 
 ASYNCHRONOUS = "asynchronous" in SaveConfig.model_fields
 
 
 @dataclass(frozen=True)
 class Result:
-    """One run: the fault that it met, and what came of it. ``detail`` says what is wrong; empty if nothing is."""
+    """One run: the fault that it met, and what came of it.
+
+    ``said`` is the last error that a user was shown; ``detail`` says what is wrong, and is empty if nothing is.
+    """
 
     number: int
     fault: str
@@ -28,6 +30,7 @@ class Result:
     asynchronous: bool | None
     attempts: int
     outcome: str
+    said: str
     detail: str
     seconds: float
 
@@ -65,13 +68,14 @@ class Storm:
         try:
             fault.cause(run)
             outcome = settle(run, straight)
-        except Bad as bad:
+        except BadOutcomeError as bad:
             outcome, detail = bad.kind, bad.detail
         except AssertionError as error:
             outcome, detail = "UNCLEAR", f"{type(error).__name__}: {error}"
         seconds = time.monotonic() - started
         run.close(keep=bool(detail))
-        return Result(number, fault.name, run.mirror, way, len(run.ended), outcome, detail, seconds)
+        said = next((ended.reason for ended in reversed(run.ended) if ended.reason), "")
+        return Result(number, fault.name, run.mirror, way, len(run.ended), outcome, said, detail, seconds)
 
 
 def drawn(seed: int, runs: int) -> list[tuple[int, Fault]]:
@@ -87,8 +91,3 @@ def fixed(names: Sequence[str] = ()) -> list[tuple[int, Fault]]:
     """Every fault once that no clock decides, in their own order; only those whose name holds one of the words."""
     known = [fault for fault in faults() if not fault.timed]
     return [(n, fault) for n, fault in enumerate(known) if not names or any(name in fault.name for name in names)]
-
-
-def clear(folder: Path) -> None:
-    """Remove what the storm left."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -41,8 +41,8 @@ def survey(store: Store, damaged_keys: Set[str]) -> Survey:
 
 def receipts(store: Store) -> list[tuple[str, int]]:
     """Key and step of every receipt, in the order of the steps."""
-    keys = [info.key for info in store.list("checkpoints/")]
-    return sorted(((key, int(match[1])) for key in keys if (match := _RECEIPT.fullmatch(key))), key=lambda pair: pair[1])
+    found = [_RECEIPT.fullmatch(info.key) for info in store.list("checkpoints/")]
+    return sorted(((match[0], int(match[1])) for match in found if match), key=lambda pair: pair[1])
 
 
 def payload(store: Store, receipt: str) -> dict[str, str]:

@@ -28,22 +28,29 @@ def table(results: Sequence[Result]) -> str:
     width = max(len(row[0]) for row in (*rows, totals))
     head = " ".join([" " * width, *(f"{column:>{len(column)}}" for column in columns)])
     lines = [
-        " ".join([f"{name:<{width}}", *(f"{number or '·':>{len(column)}}" for number, column in zip(numbers, columns))])
+        " ".join(
+            [
+                f"{name:<{width}}",
+                *(f"{number or '·':>{len(column)}}" for number, column in zip(numbers, columns, strict=True)),
+            ]
+        )
         for name, *numbers in (*rows, totals)
     ]
     return "\n".join([head, *lines])
 
 
-def summary(results: Sequence[Result], seed: int | None, seconds: float) -> dict[str, Any]:
-    """The same for a program."""
+def summary(results: Sequence[Result], seed: int, seconds: float, cpu_seconds: float) -> dict[str, Any]:
+    """The same for a program. ``cpu_seconds`` are those of the attempts."""
     wrong = [asdict(result) for result in results if not result.good]
     return {
         "seed": seed,
         "runs": len(results),
         "attempts": sum(result.attempts for result in results),
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "asynchronous": sum(bool(result.asynchronous) for result in results),
         "outcomes": dict(Counter(result.outcome for result in results)),
         "faults": counts(results),
         "wrong": wrong,
+        "said": [[result.fault, result.said] for result in results if result.said],
     }

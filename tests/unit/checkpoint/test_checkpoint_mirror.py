@@ -375,3 +375,21 @@ def test_the_payload_of_a_pinned_one_stays_though_its_receipt_was_set_aside(mirr
         save_all(mirrored, step)
     assert any("model" in key for key in content(bucket.root / "checkpoints/step-00000010"))
     assert not content(bucket.root / "checkpoints").keys() & {"step-00000020/receipt.json"}
+
+
+def test_what_was_committed_and_never_copied_is_copied_after_a_resume(run_dir, bucket):
+    Checkpoints(LocalStore(run_dir)).save(make_facts(10), fill(10))  # its writer died before the upload
+    with Checkpoints(LocalStore(run_dir), mirror=bucket) as resumed:
+        resumed.copy_if_missing(resumed.newest_valid()[0].step)
+    uploaded = list(bucket.order)
+    with Checkpoints(LocalStore(run_dir), mirror=bucket) as again:
+        again.copy_if_missing(again.newest_valid()[0].step)
+    assert bucket.order == uploaded
+    shutil.rmtree(run_dir)
+    assert Checkpoints(LocalStore(run_dir), mirror=bucket).newest_valid()[0].step == 10
+
+
+def test_a_store_that_is_away_does_not_keep_a_run_from_going_on(run_dir, tmp_path):
+    Checkpoints(LocalStore(run_dir)).save(make_facts(10), fill(10))
+    with Checkpoints(LocalStore(run_dir), mirror=UnreachableBucket(tmp_path / "away")) as resumed:
+        resumed.copy_if_missing(resumed.newest_valid()[0].step)

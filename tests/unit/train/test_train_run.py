@@ -277,6 +277,15 @@ def flip_a_byte(path):
     path.write_bytes(data)
 
 
+def test_a_checkpoint_of_a_newer_version_is_refused_before_a_step_is_taken(store, tmp_path):
+    result = train(tiny_config(store, tmp_path, steps=10))
+    receipt = result.run_dir / "checkpoints/step-00000010/receipt.json"
+    receipt.write_bytes(receipt.read_bytes().replace(b'"format_version": 1', b'"format_version": 2'))
+    with pytest.raises(ResumeError, match=r"step-00000010/receipt\.json: written in checkpoint format 2"):
+        train(tiny_config(store, tmp_path, steps=10))
+    assert len(training_rows(rows_of(result))) == 10
+
+
 def test_a_run_folder_that_is_in_use_is_refused(store, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "LOCK_WAIT_SECONDS", 0)
     config = tiny_config(store, tmp_path)
