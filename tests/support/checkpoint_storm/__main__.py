@@ -48,7 +48,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fault", action="append", default=[], metavar="WORD", help="with --short: only such faults")
     parser.add_argument("--only", type=int, metavar="N", help="only run N of the storm with this seed")
     parser.add_argument("--json", action="store_true", help="print a summary for programs instead of the table")
-    parser.add_argument("--verbose", action="store_true", help="tell of each run, and not only of those that went wrong")
+    parser.add_argument(
+        "--verbose", action="store_true", help="tell of each run, and not only of those that went wrong"
+    )
     return parser.parse_args()
 
 
@@ -83,28 +85,36 @@ def main() -> int:
         chosen = [(number, fault) for number, fault in chosen if number == options.only]
     sys.stderr.write(f"seed {seed}, {len(chosen)} runs\n")
     started, results = time.monotonic(), []
-    folder = Path(tempfile.mkdtemp(prefix="lmbatch-storm-"))
-    disk = (
-        SmallDisk(folder, MEMORY_KIB) if mounts else None
-    )  # a killed process loses nothing by that, and fsync is free
-    with _surroundings(folder, mounts=mounts) as around:
-        for result in Storm(around, folder, seed).rage(chosen):
-            _tell(result, len(chosen), verbose=options.verbose)
-            results.append(result)
-        found = summary(results, seed, time.monotonic() - started, around.cpu_seconds())
+    with _scratch(mounts=mounts) as folder:
+        with _surroundings(folder, mounts=mounts) as around:
+            for result in Storm(around, folder, seed).rage(chosen):
+                _tell(result, len(chosen), verbose=options.verbose)
+                results.append(result)
+            found = summary(results, seed, time.monotonic() - started, around.cpu_seconds())
+        _keep(folder, [str(result.number) for result in results if not result.good])
     answers.write((json.dumps(found, ensure_ascii=False, indent=1) if options.json else table(results)) + "\n")
     answers.close()
     wrong, took = len(found["wrong"]), f"{found['seconds']} s ({found['cpu_seconds']} s of a core)"
     sys.stderr.write(f"{len(results)} runs, {found['attempts']} attempts, {took}, {wrong} wrong\n")
-    if wrong:
-        _keep(folder, [str(result.number) for result in results if not result.good])
-    if disk is not None:
-        disk.close()
-    shutil.rmtree(folder)
     return 1 if wrong else 0
 
 
+@contextmanager
+def _scratch(*, mounts: bool) -> Iterator[Path]:
+    """In memory if that is to be had: a process that is killed loses nothing by that, and fsync costs nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="lmbatch-storm-"))
+    disk = SmallDisk(folder, MEMORY_KIB) if mounts else None
+    try:
+        yield folder
+    finally:
+        if disk is not None:
+            disk.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _keep(folder: Path, names: Sequence[str]) -> None:
+    if not names:
+        return
     kept = Path(tempfile.mkdtemp(prefix="lmbatch-storm-wrong-"))
     for name in names:
         shutil.copytree(folder / name, kept / name, symlinks=True)
