@@ -53,7 +53,8 @@ def at_stage(stage: Stage, deed: str = "SIGKILL") -> Callable[[Run], None]:
 
     def cause(run: Run) -> None:
         ending(run, Strike("stage", run.lot.randint(1, most), deed, stage.name))
-        assert late or run.ended[-1].code != 0, f"it never came by {stage.name}"
+        # A stop that is asked for in the last upload of all comes too late.
+        assert late or deed != "SIGKILL" or run.ended[-1].code != 0, f"it never came by {stage.name}"
 
     return cause
 
