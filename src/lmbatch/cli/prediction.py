@@ -20,7 +20,7 @@ _PARTS = {
     "recomputed": "a block that is computed again, when the logits are gone",
     "update": "temporaries of the optimizer's step, when the passes are over",
     "context": "CUDA, cuBLAS, NCCL (assumed)",
-    "reserve": "fragmentation (assumed: 5 %)",
+    "reserve": "fragmentation (assumed)",
 }
 
 

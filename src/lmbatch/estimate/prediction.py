@@ -115,7 +115,7 @@ class Prediction(Section):
     def process_memory(self) -> int:
         """Bytes that one process without a GPU has resident at its peak, Python and its libraries included."""
         each = max(1, self.world // self.nodes)
-        return self.memory.tensors + sum(self.host.values()) // each
+        return self.memory.total + sum(self.host.values()) // each
 
 
 def predict(

@@ -11,8 +11,10 @@ BYTES_PER_PARAMETER = 12
 # sha256 over every byte that was written, on one core with the SHA instructions; a core without them does a third.
 HASH_SPEED = 1.2e9
 MEMORY_SPEED = 5e9  # no disk is faster than a copy within memory on one core
-# Page-locked copies over PCIe 4.0 x16, of 32 GB/s at best.
-COPY_SPEED = 12e9
+# Assumed: off a GPU into memory that is not page-locked, a fraction of the 32 GB/s of PCIe 4.0 x16.
+COPY_SPEED = 4e9
+# A copy into memory that the process has not touched before, one core.
+FRESH_MEMORY_SPEED = 1.5e9
 # Slurm looks at time limits every 30 s or so; what it says a minute before comes as late as that.
 SCHEDULER_SECONDS = 30.0
 _FILES = 7  # besides the two big ones' parts: random states, extras, their JSON, the receipt
@@ -60,7 +62,7 @@ def saving(
 ) -> Saving:
     """``epochs`` are the whole passes in ``steps``."""
     size = checkpoint_bytes(parameters)
-    copy = size / COPY_SPEED if on_gpu else size / (2 * COPY_SPEED)
+    copy = size / (COPY_SPEED if on_gpu else FRESH_MEMORY_SPEED)
     seconds = size / speeds.write + size / HASH_SPEED
     count = -(-steps // config.every) + (epochs if config.every_epoch else 0)
     stored = config.store is not None
