@@ -92,6 +92,7 @@ class Run:
     lost: bool = False  # the run folder, once
     may_refuse: bool = False  # although there is a valid checkpoint
     disk: SmallDisk | None = None
+    _started: list[ForkServerProcess] = field(default_factory=list)
     _undo: list[tuple[Store, str, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -142,6 +143,7 @@ class Run:
         order = Attempt(self.config, self.run_dir, log, strikes, environ, largest_file)
         process = self.around.context.Process(target=attempt, args=(order,))
         process.start()
+        self._started.append(process)
         return process, log
 
     def wait(self, started: tuple[ForkServerProcess, Path]) -> Ended:
@@ -202,6 +204,9 @@ class Run:
 
     def close(self, *, keep: bool) -> None:
         """Give back what it holds; with ``keep`` its folder is left to be looked at."""
+        for process in self._started:  # one that waits for another would do so for ever
+            process.kill()
+            process.join()
         self.calm()
         if keep and self.disk is not None:
             shutil.copytree(self.parent, self.folder / "was-on-the-small-disk")
