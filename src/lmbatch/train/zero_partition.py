@@ -96,9 +96,11 @@ class Partition(ABC):
 
     def begin(self, steps: float) -> None:
         """Make moments of zero, as if ``steps`` steps had been taken."""
+        fused = bool(self._base.defaults.get("fused"))  # then steps are counted where the weights are
         for master in self.masters():
             self._base.state[master] = {
-                "step": torch.tensor(steps), **{key: torch.zeros_like(master.data) for key in MOMENTS},
+                "step": torch.tensor(steps, device=master.device if fused else None),
+                **{key: torch.zeros_like(master.data) for key in MOMENTS},
             }  # fmt: skip
 
     def weight(self, name: str) -> torch.Tensor:
