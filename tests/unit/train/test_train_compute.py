@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from lmbatch.checkpoint.state import TrainingState, load_training_state, write_state
 from lmbatch.config import ModelConfig
 from lmbatch.errors import ConfigError
 from lmbatch.model import LossHead, build_model
@@ -138,3 +139,16 @@ def test_a_masked_run(tmp_path):
     assert_same_run(chunked.run_dir, usual.run_dir, 2e-5)
     assert given
     assert sum(chosen for _, chosen in given) < 0.3 * sum(read for read, _ in given)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_loaded_optimizer_keeps_its_own_kernel(tmp_path, fused):
+    models = [torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)]
+    one, other = (torch.optim.AdamW(model.parameters(), fused=on or None)
+                  for model, on in zip(models, (not fused, fused), strict=True))  # fmt: skip
+    models[0](torch.ones(3)).sum().backward()
+    one.step()
+    write_state(tmp_path, TrainingState.of(models[0], one, scaler=None, extra={}))
+    load_training_state(tmp_path, model=models[1], optimizer=other)
+    assert other.param_groups[0]["fused"] == (fused or None)
+    assert torch.equal(other.state[models[1].weight]["exp_avg"], one.state[models[0].weight]["exp_avg"])
