@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lmbatch.checkpoint.files import disk_errors
 from lmbatch.errors import CheckpointError, RunBusyError
 
 _POLL_SECONDS = 0.2
@@ -47,8 +48,9 @@ class FileLock:
     def write(self, data: bytes) -> None:
         """Put facts about the holder into the locked file."""
         assert self._descriptor is not None, "a lock that is not held has no facts"
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, data, 0)
+        with disk_errors(self.path, "writing"):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, data, 0)
 
     def free(self) -> None:
         """Let go; no error if it is not held."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lmbatch.checkpoint.files import disk_errors
 from lmbatch.errors import CheckpointError
 
 Record = dict[str, Any]
@@ -53,17 +54,19 @@ def cut_records(path: Path, keep: Callable[[Record], bool]) -> int:
 def replace_file(path: Path, data: bytes) -> None:
     """Write ``data`` under ``path``: a reader, or a kill, sees the old bytes or the new ones."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with disk_errors(path, "writing"):
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 class RecordLog:
     """Appends records, each in one write; a torn last line of an earlier process is removed first."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
         self._file.seek(0)
@@ -72,7 +75,8 @@ class RecordLog:
 
     def append(self, record: Record) -> None:
         """Hand one record to the operating system."""
-        self._file.write(encode(record))
+        with disk_errors(self._path, "appending a record"):
+            self._file.write(encode(record))
 
     def sync(self) -> None:
         """Force everything appended so far to the disk."""
