@@ -49,10 +49,10 @@ def before(owner, name, when=lambda *arguments: True):
 def patch_loop(module) -> None:
     if PLACE.startswith("step-"):
         number = int(PLACE.removeprefix("step-"))
-        before(module.Engine, "gradients", lambda engine, step: step.first_sample == number * 8)
+        before(module.Engine, "begin", lambda engine, step: step.first_sample == number * 8)
     elif PLACE.startswith("hang-"):
         number = int(PLACE.removeprefix("hang-"))
-        before(module.Engine, "gradients", lambda engine, step: step.first_sample == number * 8 and stand_still())
+        before(module.Engine, "begin", lambda engine, step: step.first_sample == number * 8 and stand_still())
     elif PLACE == "evaluation":
         before(module, "evaluate")
     elif PLACE == "save":
