@@ -1,6 +1,6 @@
 """What the training loop costs beside its peers, on the same model and the same tokens in one run.
 
-    python tests/bench/bench_train.py [--rounds 3] [--models demo 13M] [--quick]
+    python tests/bench/bench_train.py [--rounds 2] [--models demo 13M] [--quick]
 
 Contestants take turns, each in a process of its own pinned to one core with one thread. Medians over all steps but the
 first ones, then over the rounds. Seconds are those of the CPU, which neighbours disturb least; wall clock stands beside
@@ -50,7 +50,7 @@ class Model:
 STILL = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 MODELS = {
     "demo": Model({"n_layer": 3, "n_head": 4, "n_embd": 160} | STILL, 128, 8, 8, 40),
-    "13M": Model({"n_layer": 6, "n_head": 6, "n_embd": 384} | STILL, 256, 4, 4, 12),
+    "13M": Model({"n_layer": 6, "n_head": 6, "n_embd": 384} | STILL, 256, 4, 4, 8),
 }
 TINY = Model({"n_layer": 1, "n_head": 2, "n_embd": 16} | STILL, 16, 2, 2, 6)
 # Name in the table: contestant in train_peers.py and the part of the config that differs.
@@ -234,7 +234,7 @@ def useful_share(store: str, length: int, folder: Path) -> tuple[float, int]:
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--quick", action="store_true", help="a model of nothing, one round, to see that it runs")
     options = parser.parse_args()

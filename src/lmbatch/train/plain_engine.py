@@ -76,7 +76,8 @@ class PlainEngine(Engine):
     def defers(self) -> bool:
         """With the fused optimizer, which can look at a flag on the device, and guards that do nothing but stop."""
         guards = self._config.guards or GuardsConfig()
-        return self._config.compute.fused_optimizer and self.scaler is None and guards.only_stop
+        fused = all(group["fused"] for group in self._plain_optimizer.param_groups)  # the others pass over the flag
+        return fused and self.scaler is None and guards.only_stop
 
     def _refuse_unless(self, healthy: torch.Tensor) -> None:
         # torch's optimizers take this from a gradient scaler, and leave weights, moments and step counts as they are.

@@ -37,7 +37,7 @@ from support.tiny_run import (
 
 FUSED = {"fused_optimizer": True}
 # Saves at 6, 12, 18 and 20; evaluations at 8 and 16: some steps are waited for, most are not.
-RUN = {"compute": FUSED, "save": {"every": 6}}
+RUN = {"compute": FUSED, "save": {"every": 6, "asynchronous": False}}
 
 
 @pytest.fixture(scope="module")
