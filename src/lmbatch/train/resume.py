@@ -54,7 +54,8 @@ def choose_checkpoint(
     if found is None and lost:
         raise ResumeError(
             "no checkpoint of this run is valid: " + "; ".join(str(refusal) for refusal in lost),
-            remedy="remove the folder `checkpoints` to train from the beginning, or restore one of them",
+            remedy="restore one of them; or, to train from the beginning, move `checkpoints` away in "
+            + " and in ".join(sorted({refusal.place for refusal in lost})),
         )
     if found is not None:
         check_same_run(found.facts, config, manifest, precision)
