@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -19,8 +20,8 @@ class Device:
 
     ``memory`` is what it is sold with and ``usable`` the share of it that its driver hands out, ``bandwidth`` is bytes
     per second of its memory, ``peaks`` are dense FLOP/s (no sparsity): matrix products with float32 accumulation for
-    bf16 and fp16, float32 without tensor cores, since TF32 is not switched on. ``words`` are the parts of a CUDA
-    device name, in small letters without blanks, by which it is known.
+    bf16 and fp16, float32 without tensor cores, since TF32 is not switched on. ``words`` are the words of a CUDA
+    device name, in small letters, by which it is known.
     """
 
     name: str
@@ -57,6 +58,7 @@ DEVICES: tuple[Device, ...] = (
     Device("V100 16GB", 16 * _GIB, 0.9e12, {"fp16": 125e12, "fp32": 15.7e12}, ("v100",),
            source="NVIDIA V100 data sheet"),
     Device("L40S", 48 * _GIB, 0.864e12, _half(362, 91.6), ("l40s",), _INLINE_ECC, "NVIDIA L40S data sheet"),
+    Device("L40", 48 * _GIB, 0.864e12, _half(181, 90.5), ("l40",), _INLINE_ECC, "NVIDIA L40 data sheet"),
     Device("RTX A6000", 48 * _GIB, 0.768e12, _half(154.8, 38.7), ("a6000",), source=_AMPERE),
     Device("A10", 24 * _GIB, 0.6e12, _half(125, 31.2), ("a10",), _INLINE_ECC, "NVIDIA A10 data sheet"),
     Device("L4", 24 * _GIB, 0.3e12, _half(121, 30.3), ("l4",), _INLINE_ECC, "NVIDIA L4 data sheet"),
@@ -69,8 +71,17 @@ DEVICES: tuple[Device, ...] = (
 
 def find_device(name: str) -> Device | None:
     """The device that a CUDA name (``NVIDIA A100-SXM4-80GB``) or a short one (``A100 80``) means, if it is known."""
-    flat = re.sub(r"[^a-z0-9]", "", name.lower())
-    return next((device for device in DEVICES if all(word in flat for word in device.words)), None)
+    said = _words_of(name)
+    return next((device for device in DEVICES if said.issuperset(device.words)), None)
+
+
+def _words_of(name: str) -> set[str]:
+    """The words of a name, also two neighbours as one (``3090 Ti``), a size without its unit, and no makers' names.
+
+    Whole words: an L40 is no L4, and an RTX A1000 no A100.
+    """
+    parts = re.findall(r"[a-z0-9]+", re.sub(r"nvidia|geforce|tesla|rtx", " ", name.lower()))
+    return {*parts, *map("".join, pairwise(parts)), *(part.removesuffix("gb") for part in parts)}
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:

@@ -31,13 +31,20 @@ def test_peaks_are_known_by_a_part_of_the_name() -> None:
         ("NVIDIA L4", "L4"),
         ("NVIDIA A10", "A10"),
         ("NVIDIA RTX A6000", "RTX A6000"),
+        ("NVIDIA L40", "L40"),
         ("rtx 4090", "RTX 4090"),
+        ("RTX3090Ti", "RTX 3090 Ti"),
     ],
 )
 def test_the_names_that_drivers_give(name: str, found: str) -> None:
     device = find_device(name)
     assert device is not None
     assert device.name == found
+
+
+@pytest.mark.parametrize("name", ["NVIDIA RTX A1000", "NVIDIA A1000 Laptop GPU", "NVIDIA L400", "cpu", ""])
+def test_a_name_that_only_begins_alike_is_another_device(name: str) -> None:
+    assert find_device(name) is None
 
 
 def test_every_device_is_found_by_its_own_name() -> None:
