@@ -1,6 +1,6 @@
 """What the training loop costs beside its peers, on the same model and the same tokens in one run.
 
-    python tests/bench/bench_train.py [--rounds 2] [--models demo 13M] [--quick]
+    python tests/bench/bench_train.py [--rounds 2] [--models demo 13M] [--instructions] [--quick]
 
 Contestants take turns, each in a process of its own pinned to one core with one thread. Medians over all steps but the
 first ones, then over the rounds. Seconds are those of the CPU, which neighbours disturb least; wall clock stands beside
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,10 @@ def dump_batches(settings: dict[str, Any], path: Path) -> None:
         np.save(path, np.stack([next(loader).batches[0].tokens for _ in range(settings["steps"])]))
 
 
-def take(way: str, changes: dict[str, Any], settings: dict[str, Any], batches: Path, core: int) -> dict[str, Any]:
-    """One contestant once. Stops the bench with its words if it fails."""
+def take(
+    way: str, changes: dict[str, Any], settings: dict[str, Any], batches: Path, core: int, before: Sequence[str] = ()
+) -> dict[str, Any]:
+    """One contestant once, started by the words ``before``. Stops the bench with its words if it fails."""
     with tempfile.TemporaryDirectory() as name:
         own = settings | changes | {"run": {"name": "bench", "dir": name}}
         job = Path(name) / "job.json"
@@ -135,8 +137,8 @@ def take(way: str, changes: dict[str, Any], settings: dict[str, Any], batches: P
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths,
                                     "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
         done = subprocess.run(
-            [sys.executable, str(HERE / "train_peers.py"), way, str(job)], env=environment, capture_output=True,
-            text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core}), check=False,
+            [*before, sys.executable, str(HERE / "train_peers.py"), way, str(job)], env=environment,
+            capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core}), check=False,
         )  # fmt: skip
     if done.returncode:
         sys.exit(f"{way}\n{done.stderr[-3000:]}")
@@ -166,6 +168,29 @@ def race(model: Model, rounds: int, folder: Path, ways: dict[str, tuple[str, dic
             print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return {name: middle(one) for name, one in found.items()}
+
+
+def count_instructions(model: Model, folder: Path, ways: dict[str, tuple[str, dict[str, Any]]]) -> Iterator[str]:
+    """A table of instructions of a step, which do not depend on what else the machine does: those of a run less those
+    of one with half as many steps."""
+    core, halves = max(os.sched_getaffinity(0)), (model.steps, model.steps // 2)
+    tokens = (model.steps + 2) * model.size * (model.length + 1)
+    settings = settings_of(model, write_tokens(folder, max(tokens, 20_000)), folder)
+    yield "| way | 10⁶ instructions a step | × bare |"
+    yield "|---|---|---|"
+    base = 0.0
+    for name, (way, changes) in ways.items():
+        counted = []
+        for steps in halves:
+            batches = folder / f"batches-{steps}.npy"
+            dump_batches(settings | {"steps": steps}, batches)
+            told = folder / "perf"
+            words = ("perf", "stat", "--field-separator=,", "--event=instructions:u", f"--output={told}")
+            take(way, changes, settings | {"steps": steps}, batches, core, words)
+            counted.append(next(int(line.split(",")[0]) for line in told.read_text().splitlines() if ",instr" in line))
+        each = (counted[0] - counted[1]) / (halves[0] - halves[1])
+        base = base or each
+        yield f"| {name} | {each / 1e6:,.0f} | {each / base:.4f} |"
 
 
 def race_table(name: str, model: Model, taken: dict[str, Taken]) -> Iterator[str]:
@@ -236,9 +261,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--instructions", action="store_true", help="count them with perf instead of taking the time")
     parser.add_argument("--quick", action="store_true", help="a model of nothing, one round, to see that it runs")
     options = parser.parse_args()
     models = {"tiny": TINY} if options.quick else {name: MODELS[name] for name in options.models}
+    if options.instructions:
+        for name, model in models.items():
+            with tempfile.TemporaryDirectory() as folder:
+                print(name, *count_instructions(model, Path(folder), WAYS), sep="\n")
+        return
     for name, model in models.items():
         with tempfile.TemporaryDirectory() as folder:
             taken = race(model, 1 if options.quick else options.rounds, Path(folder), WAYS)
