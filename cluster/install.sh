@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Install what cluster/slurm_cluster.py runs and the compiler of the tests' wrong clocks, or the packages that are named
-# (Debian and Ubuntu). Does nothing where everything is there already.
+# Install what cluster/slurm_cluster.py runs and the compilers that tests need (wrong clocks, torch.compile), or the
+# packages that are named (Debian and Ubuntu). Does nothing where everything is there already.
 set -euo pipefail
 packages=("$@")
-(($#)) || packages=(slurm-wlm munge slurmdbd mariadb-server gcc)
+(($#)) || packages=(slurm-wlm munge slurmdbd mariadb-server gcc g++)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

@@ -7,6 +7,7 @@ one before it.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -77,6 +78,7 @@ def resumes(options: argparse.Namespace) -> list[float]:
         stop = StopFlag()
         if step:
             _pretend(run_dir, step, config.batch.size)
+        gc.collect()  # a collection of all that the imports have left takes longer than a resume
         train(config, stop, started=time.monotonic())
         seconds = read_attempts(run_dir)[-1].seconds_to_first_step
         assert seconds is not None
