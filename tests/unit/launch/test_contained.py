@@ -51,7 +51,9 @@ def test_the_batch_script_gets_three_commands(
     assert words_of(told, "check") == [
         sys.executable, "-m", "lmbatch.launch.host", *files, "--set", "steps=7", "--check"
     ]  # fmt: skip
-    assert "docker kill; docker ps" in words_of(told, "clean")[-1]
+    shell, _, text, *_, runtime = words_of(told, "clean")
+    assert (shell, runtime) == ("bash", "docker")
+    assert 'containers_of "$SLURM_JOB_ID"' in text
 
 
 def test_a_site_without_a_container_says_nothing(
