@@ -128,7 +128,8 @@ def test_a_failed_upload_leaves_the_old_object(proxy: FaultProxy, s3_uri: str, t
     store = s3_store(s3_uri)
     store.put("k", b"old")
     proxy.inject("PUT", *["503"] * 12)
-    with pytest.raises(StoreError, match="SlowDown"):
+    # Of parts that are sent side by side one may be cut off in the middle by the refusal of another.
+    with pytest.raises(StoreError, match="SlowDown|error sending request"):
         store.put_file("k", tmp_path / "f")
     proxy._faults.clear()  # how many parts were tried before the upload was given up is not fixed
     assert store.read("k") == b"old"

@@ -152,17 +152,27 @@ class TrainingJob:
         assert self.cluster.run(*command).returncode == 0
 
     def wait_held(self, attempt: int, place: str, processes: int = 2) -> None:
-        """Held after a step, with the checkpoint committed that was due before it and is written behind the steps."""
+        """Held after a step, with the newest checkpoint that is due by then committed: it is written behind the steps.
+
+        That one, or one after it: retention may have deleted it since.
+        """
         wait_until(
             lambda: len(list(self.marks.glob(f"{attempt}-{place}-rank*"))) == processes,
             what=f"for attempt {attempt} to be held at {place}; {self.text()[-2000:]}",
         )
-        due = (int(place.removeprefix("step-")) - 1) // 5 * 5 if place.startswith("step-") else 0
-        receipt = self.run / f"checkpoints/step-{due:08d}/receipt.json"
-        wait_until(lambda: not due or receipt.exists(), what=f"for the checkpoint of step {due}")
+        due = int(place.removeprefix("step-")) // 5 * 5 if place.startswith("step-") else 0
+        wait_until(lambda: self.committed() >= due, what=f"for the checkpoint of step {due}")
+
+    def committed(self) -> int:
+        """The newest step that has a receipt; 0 without one."""
+        found = (path.parent.name for path in self.run.glob("checkpoints/step-*/receipt.json"))
+        return max((int(name.removeprefix("step-")) for name in found), default=0)
 
     def state(self) -> str:
-        return self.cluster.run("squeue", "-h", "-o", "%T", "-j", self.id).stdout.strip()
+        """Empty once the controller has forgotten the job; a question that it had no time for says nothing."""
+        done = self.cluster.run("squeue", "-h", "-o", "%T", "-j", self.id)
+        known = done.returncode == 0 or "Invalid job id" in done.stderr
+        return done.stdout.strip() if known else "UNKNOWN"
 
     def wait_over(self, seconds: float = 180) -> None:
         wait_until(lambda: self.state() in ("", "COMPLETED", "FAILED", "CANCELLED"), seconds, self.text()[-2000:])
@@ -176,7 +186,7 @@ class TrainingJob:
     def assert_like(self, other: TrainingJob) -> None:
         """The same curve over the same samples, bit for bit."""
         found = compare_runs(other.run, self.run)
-        assert found.equal, found
+        assert found.equal, f"{found}\n{self.text()[-4000:]}"
 
     def assert_close_to(self, other: TrainingJob, tolerance: float) -> None:
         """The same samples, and losses that differ by no more than ``tolerance`` nats."""
