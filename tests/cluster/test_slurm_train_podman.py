@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from lmbatch.checkpoint import is_locked, read_holder
 from support.container_image import TestImage, container_image
 from support.slurm_site import wait_until
 from support.slurm_train import HELD, NewJob, TrainingJob
@@ -32,6 +33,8 @@ def left_of(job: TrainingJob, image: TestImage) -> list[str]:
 def wait_gone(job: TrainingJob, image: TestImage) -> None:
     wait_until(lambda: job.state() == "", what="for the job to leave the queue")
     wait_until(lambda: left_of(job, image) == [], what=f"for the end of what runs; {job.text()[-2000:]}")
+    # A killed process whose thread waits for a busy disk is a zombie that still holds its files.
+    wait_until(lambda: not is_locked(job.run), what=f"for the run to be free; {read_holder(job.run)}")
 
 
 def test_podman(quiet: TrainingJob, new_job: NewJob, image: TestImage) -> None:
