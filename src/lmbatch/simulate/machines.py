@@ -48,7 +48,3 @@ class Chance:
     def around(self, mean: float, spread: float) -> float:
         """Log-normal with this mean; ``spread`` is the standard deviation of its logarithm."""
         return mean * self._random.lognormvariate(-(spread**2) / 2, spread) if spread else mean
-
-    def below(self, most: int) -> int:
-        """A whole number from 0 up to but without ``most``."""
-        return self._random.randrange(most)
